@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * libsosia: an x86 virtual machine monitor as a library.
+ *
+ * A VM is an opaque handle made from a configuration. It runs on threads of its own; nothing of it
+ * is global, and a process may hold as many VMs as it likes.
+ *
+ *     struct sosia_config config;
+ *     sosia_config_init(&config);
+ *     config.kernel = "vmlinuz";
+ *     config.append = "console=ttyS0";
+ *     config.serial_output = print;            // void print(void *, unsigned, const void *,
+ * size_t)
+ *     struct sosia_vm *vm;
+ *     char error[SOSIA_ERROR_BYTES];
+ *     if (sosia_vm_new(&vm, &config, error) < 0) { ... one line in error ... }
+ *     sosia_vm_start(vm);
+ *     struct sosia_end end;
+ *     sosia_vm_wait(vm, &end);
+ *     sosia_vm_free(vm);
+ *
+ * Functions return 0 or a negative errno value unless they say otherwise. A handle may be used from
+ * any thread, sosia_vm_free apart: that is for one thread, when no other uses the handle any more.
+ * Callbacks come from threads of the VM and must not call functions of the same VM, unless they
+ * say so.
+ */
+#ifndef SOSIA_H
+#define SOSIA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SOSIA_VERSION_MAJOR 0
+#define SOSIA_VERSION_MINOR 1
+#define SOSIA_VERSION_PATCH 0
+#define SOSIA_VERSION_STRING "0.1.0"
+
+/* The version of the library that is linked; may differ from the header's. */
+const char *sosia_version(void);
+
+#define SOSIA_ERROR_BYTES 512
+#define SOSIA_SERIAL_PORTS 4
+#define SOSIA_EXIT_PORT_NONE (-1)
+
+struct sosia_vm;
+
+/* Where a serial port of the guest goes. Paths are borrowed for the call of sosia_vm_new. */
+enum sosia_serial_kind {
+    SOSIA_SERIAL_ABSENT,   /* no such port in the machine */
+    SOSIA_SERIAL_NONE,     /* a port with nothing at the other end */
+    SOSIA_SERIAL_CALLBACK, /* serial_output and sosia_vm_serial_input */
+    SOSIA_SERIAL_FILE,     /* output is written to a new file */
+    SOSIA_SERIAL_UNIX,     /* a Unix stream socket is made at the path; one client at a time */
+    SOSIA_SERIAL_PTY,      /* a new pseudo-terminal; sosia_vm_serial_name tells which */
+};
+
+struct sosia_serial {
+    enum sosia_serial_kind kind;
+    const char *path; /* FILE, UNIX */
+};
+
+/* Why a VM came to its end. */
+enum sosia_reason {
+    SOSIA_END_POWER_OFF, /* the guest switched the machine off */
+    SOSIA_END_STOPPED,   /* sosia_vm_stop */
+    SOSIA_END_EXIT_PORT, /* the guest wrote to the exit port */
+    SOSIA_END_RESET,     /* the guest reset the machine, and no_reboot is set */
+    SOSIA_END_SHUTDOWN,  /* triple fault, and no_reboot is set */
+    SOSIA_END_FAILURE,   /* the host failed; see text */
+};
+
+struct sosia_end {
+    enum sosia_reason reason;
+    /* For a process's exit status: 0 powered off or stopped, 1 failure, 2 reset or triple fault,
+     * else what the exit port says. */
+    int status;
+    char text[SOSIA_ERROR_BYTES]; /* one line for people; may be empty */
+};
+
+/* Fill with sosia_config_init, then change what differs. All pointers are borrowed for the call of
+ * sosia_vm_new, callbacks and their ctx until sosia_vm_free returns. */
+struct sosia_config {
+    size_t size;           /* of this struct: set by sosia_config_init */
+    const char *engine;    /* "auto", "interp", "bt", "kvm"; NULL: auto */
+    const char *cpu_model; /* "x86-64-v3", "host,-avx2"; NULL: the largest of v1..v3 there is */
+    unsigned cpus;         /* 1 */
+    uint64_t memory_bytes; /* 512 MiB; a multiple of 1 MiB */
+    const char *kernel;    /* file: Linux bzImage, ELF with PVH entry, multiboot; required */
+    const char *initrd;    /* file; multiboot: "FILE ARGUMENTS,FILE ARGUMENTS..." ; or NULL */
+    const char *append;    /* kernel command line; or NULL */
+    struct sosia_serial serial[SOSIA_SERIAL_PORTS]; /* the first: CALLBACK, the others NONE */
+    int exit_port;                                  /* I/O port, or SOSIA_EXIT_PORT_NONE */
+    bool no_reboot;                                 /* a guest reset or triple fault ends the VM */
+    bool virtual_time; /* time is counted in instructions; the same run every time */
+    void *ctx;         /* for the callbacks */
+    /* Bytes that the guest sent to a CALLBACK port. Must not block for long: the guest waits. */
+    void (*serial_output)(void *ctx, unsigned port, const void *data, size_t len);
+    /* A port that had refused input has room again. May call sosia_vm_serial_input. */
+    void (*serial_room)(void *ctx, unsigned port);
+    /* The guest's debug console (ports 0xe9, 0x402); NULL: dropped. */
+    void (*debug_output)(void *ctx, const void *data, size_t len);
+    /* The VM came to its end: once. May call sosia_vm_end. */
+    void (*ended)(void *ctx);
+};
+
+void sosia_config_init(struct sosia_config *config);
+
+/* Make a machine with the kernel loaded and every processor at its start. error:
+ * SOSIA_ERROR_BYTES, filled with one line on failure. *out is set on success only. */
+int sosia_vm_new(struct sosia_vm **out, const struct sosia_config *config, char *error);
+/* Stops it first if it still runs. NULL is allowed. */
+void sosia_vm_free(struct sosia_vm *vm);
+
+/* Run, from a new or paused state. */
+int sosia_vm_start(struct sosia_vm *vm);
+/* Returns when no processor runs and the clock stands still. Pausing twice is once. */
+int sosia_vm_pause(struct sosia_vm *vm);
+int sosia_vm_resume(struct sosia_vm *vm);
+bool sosia_vm_paused(const struct sosia_vm *vm);
+/* Press the reset button. */
+int sosia_vm_reset(struct sosia_vm *vm);
+/* Press the power button: -ENOTSUP when the guest does not listen to it. */
+int sosia_vm_power_button(struct sosia_vm *vm);
+/* Pull the plug: sosia_vm_wait returns soon. */
+int sosia_vm_stop(struct sosia_vm *vm);
+
+/* Wait for the end; end may be NULL. */
+int sosia_vm_wait(struct sosia_vm *vm, struct sosia_end *end);
+/* The same without waiting: -EAGAIN while the VM lives. */
+int sosia_vm_end(const struct sosia_vm *vm, struct sosia_end *end);
+
+/* Bytes for a CALLBACK port; returns how many were taken. After fewer than len, serial_room tells
+ * when there is room. */
+size_t sosia_vm_serial_input(struct sosia_vm *vm, unsigned port, const void *data, size_t len);
+/* The far end of a PTY port: "/dev/pts/7". NULL for other kinds. Valid as long as the VM. */
+const char *sosia_vm_serial_name(const struct sosia_vm *vm, unsigned port);
+
+/* Text about the VM for people, as many lines: "registers" (all processors), "devices", "engine",
+ * "memory". Like snprintf: returns the bytes that there are. -EINVAL: no such topic. */
+long sosia_vm_info(struct sosia_vm *vm, const char *topic, char *text, size_t size);
+
+/* The name of the engine in use. */
+const char *sosia_vm_engine(const struct sosia_vm *vm);
+/* Guest instructions retired so far, by all processors, where the engine counts them. */
+uint64_t sosia_vm_instructions(struct sosia_vm *vm);
+
+/* The whole state (RAM apart when ram is false) of a paused VM as one block of bytes that the
+ * caller frees with free(). Load takes it into a paused VM of the same configuration; after a
+ * failed load the VM can only be reset or freed. */
+int sosia_vm_save(struct sosia_vm *vm, bool ram, void **data, size_t *len, char *error);
+int sosia_vm_load(struct sosia_vm *vm, const void *data, size_t len, char *error);
+
+/* What this host can do: the n-th engine from 0 on; -ENOENT after the last. Texts are static or
+ * written to text (SOSIA_ERROR_BYTES). */
+int sosia_engine_info(unsigned n, const char **name, bool *usable, char *text);
+
+/* Messages of the library, process-wide: 0 errors, 1 warnings (default), 2 information, 3 all. */
+void sosia_log_level(int level);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 -- the sosia program: its commands */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/run.h"
+#include "sosia.h"
+
+static void help(FILE *to)
+{
+    fputs("usage: sosia run [options] [IMAGE]   run a virtual machine in the foreground\n"
+          "       sosia engines                 what this host can do, and why not\n"
+          "       sosia help [run]              this text, or the options of run\n"
+          "       sosia --version\n",
+          to);
+}
+
+void run_help(void)
+{
+    fputs(
+        "usage: sosia run [options] [IMAGE]\n"
+        "IMAGE: a kernel (Linux bzImage, ELF with a PVH entry, multiboot), recognised by content\n"
+        "  -e, --engine auto|bt|kvm|interp  how the processors run (auto)\n"
+        "  -m, --memory SIZE                512M; K M G T, a plain number counts MiB\n"
+        "  -c, --cpus N                     1\n"
+        "      --cpu MODEL[,+feat,-feat]    x86-64-v1, -v2, -v3 or host\n"
+        "  -k, --kernel FILE                instead of IMAGE\n"
+        "  -i, --initrd FILE                multiboot: modules, \"FILE ARGS,FILE ARGS\"\n"
+        "  -a, --append TEXT                kernel command line\n"
+        "      --serial stdio|none|file=F|unix=PATH|pty\n"
+        "                                   COM1, then COM2... (COM1: stdio, others: none)\n"
+        "      --display none\n"
+        "  -n, --net none\n"
+        "      --no-reboot                  a guest reset or triple fault ends the VM, status 2\n"
+        "      --exit-port PORT             a write of V there ends the VM, status (V<<1)|1\n"
+        "  -v, --verbose                    say more on stderr; twice: even more\n"
+        "keys: ctrl-a x quits, ctrl-a c commands, ctrl-a h help\n",
+        stdout);
+}
+
+static int engines_main(void)
+{
+    const char *name;
+    bool usable;
+    char text[SOSIA_ERROR_BYTES];
+    for (unsigned n = 0; sosia_engine_info(n, &name, &usable, text) == 0; n++) {
+        printf("%-7s %-4s %s\n", name, usable ? "yes" : "no", text);
+    }
+    return 0;
+}
+
+static int version_main(void)
+{
+    printf("sosia %s\n", sosia_version());
+    /* What a build may have or lack is named here; so far there is nothing optional. */
+    printf("engines: bt, interp; optional parts: none\n");
+    return 0;
+}
+
+static bool is_any_of(const char *s, const char *const *list)
+{
+    for (; *list != NULL; list++) {
+        if (strcmp(s, *list) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const later[] = { "disk",    "snapshot", "restore", "clone",
+                                         "migrate", "ls",       "stop",    NULL };
+    static const char *const helps[] = { "help", "--help", "-h", NULL };
+    static const char *const versions[] = { "version", "--version", "-V", NULL };
+    if (argc < 2) {
+        help(stderr);
+        return 1;
+    }
+    if (strcmp(argv[1], "run") == 0) {
+        return run_main(argc - 1, argv + 1);
+    }
+    int status = 0;
+    if (strcmp(argv[1], "engines") == 0) {
+        status = engines_main();
+    } else if (is_any_of(argv[1], versions)) {
+        status = version_main();
+    } else if (is_any_of(argv[1], helps)) {
+        if (argc > 2 && strcmp(argv[2], "run") == 0) {
+            run_help();
+        } else {
+            help(stdout);
+        }
+    } else if (is_any_of(argv[1], later)) {
+        fprintf(stderr, "sosia: %s is not built yet\n", argv[1]);
+        return 1;
+    } else {
+        fprintf(stderr, "sosia: unknown command '%s' (see sosia help)\n", argv[1]);
+        return 1;
+    }
+    if (fflush(stdout) != 0) {
+        fprintf(stderr, "sosia: standard output: %s\n", strerror(errno));
+        return 1;
+    }
+    return status;
+}

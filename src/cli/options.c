@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum long_only {
+    OPT_CPU = 256,
+    OPT_SERIAL,
+    OPT_DISPLAY,
+    OPT_NO_REBOOT,
+    OPT_EXIT_PORT,
+    OPT_LATER, /* part of the contract, not built yet */
+};
+
+static const struct option long_options[] = {
+    {"engine", required_argument, NULL, 'e'},
+    {"memory", required_argument, NULL, 'm'},
+    {"cpus", required_argument, NULL, 'c'},
+    {"cpu", required_argument, NULL, OPT_CPU},
+    {"kernel", required_argument, NULL, 'k'},
+    {"initrd", required_argument, NULL, 'i'},
+    {"append", required_argument, NULL, 'a'},
+    {"net", required_argument, NULL, 'n'},
+    {"display", required_argument, NULL, OPT_DISPLAY},
+    {"serial", required_argument, NULL, OPT_SERIAL},
+    {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
+    {"exit-port", required_argument, NULL, OPT_EXIT_PORT},
+    {"verbose", no_argument, NULL, 'v'},
+    {"help", no_argument, NULL, 'h'},
+    {"disk", required_argument, NULL, 'd'},
+    {"cdrom", required_argument, NULL, OPT_LATER},
+    {"firmware", required_argument, NULL, OPT_LATER},
+    {"screenshot", required_argument, NULL, OPT_LATER},
+    {"api", required_argument, NULL, OPT_LATER},
+    {"name", required_argument, NULL, OPT_LATER},
+    {NULL, 0, NULL, 0},
+};
+
+int options_size(const char *text, uint64_t *bytes, struct err *e)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    errno = 0;
+    unsigned long long n = strtoull(text, &end, 10);
+    if (!isdigit((unsigned char)text[0]) || errno != 0) {
+        return err_set(e, -EINVAL, "'%s' is not a size: use a number and K, M, G or T", text);
+    }
+    unsigned shift = 20;
+    if (*end != '\0') {
+        const char *unit = strchr(units, toupper((unsigned char)*end));
+        if (unit == NULL || end[1] != '\0') {
+            return err_set(e, -EINVAL, "'%s' is not a size: use a number and K, M, G or T", text);
+        }
+        shift = 10 * (unsigned)(unit - units + 1);
+    }
+    if (n > UINT64_MAX >> shift) {
+        return err_set(e, -ERANGE, "'%s' is too large a size", text);
+    }
+    *bytes = (uint64_t)n << shift;
+    return 0;
+}
+
+static int parse_number(const char *what, const char *text, unsigned long max, unsigned long *out,
+                        struct err *e)
+{
+    char *end;
+    errno = 0;
+    unsigned long n = strtoul(text, &end, 0);
+    if (!isdigit((unsigned char)text[0]) || *end != '\0') {
+        return err_set(e, -EINVAL, "%s: '%s' is not a number", what, text);
+    }
+    if (errno != 0 || n > max) {
+        return err_set(e, -ERANGE, "%s: '%s' is too large", what, text);
+    }
+    *out = n;
+    return 0;
+}
+
+static int parse_serial(struct run_options *o, unsigned port, const char *text, struct err *e)
+{
+    if (port >= SOSIA_SERIAL_PORTS) {
+        return err_set(e, -EINVAL, "--serial: there are only %d ports", SOSIA_SERIAL_PORTS);
+    }
+    struct sosia_serial *s = &o->config.serial[port];
+    if (o->stdio_port == (int)port) {
+        o->stdio_port = -1;
+    }
+    if (strcmp(text, "stdio") == 0) {
+        if (o->stdio_port >= 0) {
+            return err_set(e, -EINVAL, "--serial: stdio can be only one port");
+        }
+        s->kind = SOSIA_SERIAL_CALLBACK;
+        o->stdio_port = (int)port;
+    } else if (strcmp(text, "none") == 0) {
+        s->kind = SOSIA_SERIAL_NONE;
+    } else if (strcmp(text, "pty") == 0) {
+        s->kind = SOSIA_SERIAL_PTY;
+    } else if (strncmp(text, "file=", 5) == 0 && text[5] != '\0') {
+        s->kind = SOSIA_SERIAL_FILE;
+        s->path = text + 5;
+    } else if (strncmp(text, "unix=", 5) == 0 && text[5] != '\0') {
+        s->kind = SOSIA_SERIAL_UNIX;
+        s->path = text + 5;
+    } else {
+        return err_set(e, -EINVAL, "--serial: '%s' is not stdio, none, file=F, unix=PATH or pty",
+                       text);
+    }
+    return 0;
+}
+
+static int parse_display(const char *text, struct err *e)
+{
+    static const char *const later[] = {"vnc", "web", "window"};
+    if (strcmp(text, "none") == 0) {
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
+        size_t len = strlen(later[i]);
+        if (strncmp(text, later[i], len) == 0 && (text[len] == '\0' || text[len] == '=')) {
+            return err_set(e, -ENOTSUP, "--display %s is not built yet", later[i]);
+        }
+    }
+    return err_set(e, -EINVAL, "--display: '%s' is not none, vnc, web or window", text);
+}
+
+static int parse_net(const char *text, struct err *e)
+{
+    static const char *const later[] = {"user", "tap"};
+    if (strcmp(text, "none") == 0) {
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
+        size_t len = strlen(later[i]);
+        if (strncmp(text, later[i], len) == 0 && strchr("=,", text[len]) != NULL) {
+            return err_set(e, -ENOTSUP, "--net %s is not built yet", later[i]);
+        }
+    }
+    return err_set(e, -EINVAL, "--net: '%s' is not user, tap or none", text);
+}
+
+static int parse_engine(const char *text, struct err *e)
+{
+    static const char *const known[] = {"auto", "bt", "kvm", "interp"};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (strcmp(text, known[i]) == 0) {
+            return 0;
+        }
+    }
+    return err_set(e, -EINVAL, "--engine: '%s' is not auto, bt, kvm or interp", text);
+}
+
+static int parse_one(struct run_options *o, int option, const char *name, const char *arg,
+                     unsigned *serials, struct err *e)
+{
+    unsigned long n = 0;
+    int r = 0;
+    switch (option) {
+    case 'e':
+        o->config.engine = arg;
+        return parse_engine(arg, e);
+    case 'm':
+        r = options_size(arg, &o->config.memory_bytes, e);
+        return r < 0 ? err_prefix(e, r, "--memory") : 0;
+    case 'c':
+        r = parse_number("--cpus", arg, UINT32_MAX, &n, e);
+        o->config.cpus = (unsigned)n;
+        return r;
+    case OPT_CPU:
+        o->config.cpu_model = arg;
+        return 0;
+    case 'k':
+        o->config.kernel = arg;
+        return 0;
+    case 'i':
+        o->config.initrd = arg;
+        return 0;
+    case 'a':
+        o->config.append = arg;
+        return 0;
+    case 'n':
+        return parse_net(arg, e);
+    case OPT_DISPLAY:
+        return parse_display(arg, e);
+    case OPT_SERIAL:
+        return parse_serial(o, (*serials)++, arg, e);
+    case OPT_NO_REBOOT:
+        o->config.no_reboot = true;
+        return 0;
+    case OPT_EXIT_PORT:
+        r = parse_number("--exit-port", arg, 0xfffc, &n, e);
+        o->config.exit_port = (int)n;
+        return r;
+    case 'v':
+        o->verbose++;
+        return 0;
+    case 'h':
+        o->help = true;
+        return 0;
+    default:
+        return err_set(e, -ENOTSUP, "--%s is not built yet", name);
+    }
+}
+
+int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
+{
+    unsigned serials = 0;
+    memset(o, 0, sizeof *o);
+    sosia_config_init(&o->config);
+    o->stdio_port = 0;
+    opterr = 0;
+    optind = 0; /* glibc: scan this argv from its start */
+    for (;;) {
+        int index = -1;
+        int option = getopt_long(argc, argv, ":e:m:c:k:i:a:d:n:vh", long_options, &index);
+        if (option == -1) {
+            break;
+        }
+        if (option == '?') {
+            const char *text = argv[optind - 1];
+            if (optopt != 0 && optopt < 256 && strncmp(text, "--", 2) != 0) {
+                return err_set(e, -EINVAL, "unknown option -%c", optopt);
+            }
+            return err_set(e, -EINVAL, "unknown or ambiguous option %s", text);
+        }
+        if (option == ':') {
+            return err_set(e, -EINVAL, "option %s needs an argument", argv[optind - 1]);
+        }
+        int r = parse_one(o, option, index >= 0 ? long_options[index].name : "disk", optarg,
+                          &serials, e);
+        if (r < 0) {
+            return r;
+        }
+    }
+    if (o->help) {
+        return 0;
+    }
+    if (optind < argc && o->config.kernel == NULL) {
+        o->config.kernel = argv[optind++];
+    }
+    if (optind < argc) {
+        return err_set(e, -EINVAL, "'%s': only one kernel can be booted; disks are not built yet",
+                       argv[optind]);
+    }
+    if (o->config.kernel == NULL) {
+        return err_set(e, -EINVAL, "nothing to boot: give a kernel with -k (see sosia help)");
+    }
+    return 0;
+}

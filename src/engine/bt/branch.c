@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Control flow and the stack. A jump within the page is linked by patching it; a jump to another
+ * page goes through a link that is taken only while the exec TLB still maps that page to the same
+ * memory; an indirect one looks into the vCPU's jump cache.
+ */
+#include "engine/bt/translate.h"
+
+uint32_t bt_exit_new(struct translation *t, uint64_t target)
+{
+    struct bt_cache *c = &t->bt->cache;
+    uint32_t n = c->exit_count++;
+    c->exits[n] = (struct bt_exit){ .target = target, .mode = t->mode };
+    return n;
+}
+
+static bool same_page(const struct translation *t, uint64_t target)
+{
+    return target >> GMEM_PAGE_BITS == t->pc >> GMEM_PAGE_BITS && !t->block->split;
+}
+
+/* Linking works where an offset in CS is a linear address. */
+static bool linkable(const struct translation *t) { return t->mode64 || (t->mode & BT_MODE_FLAT); }
+
+static uint64_t wrap_ip(const struct translation *t, uint64_t ip)
+{
+    return t->mode64 ? ip : (uint32_t)ip;
+}
+
+/* The 8 bytes that hold the four at p (writable view), which do not straddle. */
+static void set_patch(struct translation *t, uint32_t exit, uint8_t *rel32)
+{
+    struct bt_exit *x = &t->bt->cache.exits[exit];
+    uintptr_t at = (uintptr_t)rel32 & ~(uintptr_t)7;
+    x->patch = (uint64_t *)at;
+    x->patch_shift = (uint8_t)(((uintptr_t)rel32 - at) * 8);
+    x->patch_end = rel32 + 4 + t->e.delta;
+}
+
+/* Pad so that the rel32 behind `prefix` opcode bytes lies in one aligned 8-byte word. */
+static void align_rel32(struct emit *e, unsigned prefix)
+{
+    static const uint8_t nops[4][4] = {
+        { 0x90 }, { 0x66, 0x90 }, { 0x0f, 0x1f, 0x00 }, { 0x0f, 0x1f, 0x40, 0x00 }
+    };
+    unsigned at = ((uintptr_t)e->p + prefix) & 7;
+    if (at > 4)
+        emit_bytes(e, nops[8 - at - 1], 8 - at);
+}
+
+static void cold_exit(struct translation *t, uint8_t *from, uint32_t exit)
+{
+    bt_cold_new(t, COLD_EXIT, from)->exit = exit;
+}
+
+/* T1 holds the target: to its code when the jump cache has it, else to `miss`, bound by the
+ * caller. */
+static void lookup_jump(struct emit *e, uint8_t *miss[2])
+{
+    emit_mov_rr(e, true, T0, T1);
+    emit_rr(e, 0xc1, true, 5, T0); /* shr T0, 12 */
+    emit1(e, GMEM_PAGE_BITS);
+    emit_rr(e, 0x31, false, T1, T0); /* xor T0d, T1d */
+    emit_ri(e, 4, false, T0, BT_JUMP_SIZE - 1);
+    emit_rr(e, 0xc1, false, 4, T0); /* shl T0d, 5 */
+    emit1(e, 5);
+    emit_rg(e, 0x03, true, T0, HOT_OFF(jump_cache));
+    emit_rm(e, 0x3b, true, T1,
+            (struct host_mem){ T0, H_NONE, 0, (int32_t)offsetof(struct bt_jump, va) });
+    miss[0] = emit_jcc_fwd(e, CC_NE);
+    emit_rg(e, 0x8b, true, T1, HOT_OFF(key));
+    emit_rm(e, 0x3b, true, T1,
+            (struct host_mem){ T0, H_NONE, 0, (int32_t)offsetof(struct bt_jump, key) });
+    emit_rm(e, 0x8b, true, T1,
+            (struct host_mem){ T0, H_NONE, 0, (int32_t)offsetof(struct bt_jump, va) });
+    miss[1] = emit_jcc_fwd(e, CC_NE);
+    emit_rm(e, 0xff, false, 4,
+            (struct host_mem){ T0, H_NONE, 0, (int32_t)offsetof(struct bt_jump, code) });
+}
+_Static_assert(sizeof(struct bt_jump) == 32, "index shift");
+
+void bt_emit_lookup_exit(struct bt *bt, struct emit *e, uint32_t exit)
+{
+    uint8_t *miss[2];
+    emit_mov_imm(e, T1, bt->cache.exits[exit].target);
+    lookup_jump(e, miss);
+    emit_bind(e, miss[0]);
+    emit_bind(e, miss[1]);
+    emit_mov_imm(e, T0, exit);
+    emit_jmp(e, bt->stubs.leave);
+}
+
+static void emit_link(struct translation *t, uint64_t target, uint32_t exit)
+{
+    struct emit *e = &t->e;
+    struct bt_cache *c = &t->bt->cache;
+    struct bt_link *link = &c->links[c->link_count++];
+    int32_t entry = (int32_t)((target >> GMEM_PAGE_BITS & (CPU_TLB_SIZE - 1)) *
+                              sizeof(struct tlb_entry));
+    *link = (struct bt_link){ .tag = target & ~0xfffull, .addend = ~0ull };
+    c->exits[exit].link = link;
+    emit_rg(e, 0x8b, true, T0, CPU_OFF(tlb));
+    emit_r_rip(e, 0x8b, true, T1, &link->tag);
+    emit_rm(
+        e, 0x3b, true, T1,
+        (struct host_mem){ T0, H_NONE, 0, entry + (int32_t)offsetof(struct tlb_entry, tag_exec) });
+    bt_cold_new(t, COLD_LINK, emit_jcc_fwd(e, CC_NE))->exit = exit;
+    emit_r_rip(e, 0x8b, true, T1, &link->addend);
+    emit_rm(
+        e, 0x3b, true, T1,
+        (struct host_mem){ T0, H_NONE, 0, entry + (int32_t)offsetof(struct tlb_entry, addend) });
+    t->cold[t->cold_count - 1].also = emit_jcc_fwd(e, CC_NE);
+    emit_r_rip(e, 0xff, false, 4, &link->code); /* jmp [link->code] */
+}
+
+/* Leave for a known address; flags that are live there are in memory. */
+void bt_emit_exit(struct translation *t, uint64_t target)
+{
+    struct emit *e = &t->e;
+    target = wrap_ip(t, target);
+    uint32_t exit = bt_exit_new(t, target);
+    if (!linkable(t)) {
+        cold_exit(t, emit_jmp_fwd(e), exit);
+    } else if (same_page(t, target)) {
+        align_rel32(e, 1);
+        uint8_t *rel = emit_jmp_fwd(e);
+        set_patch(t, exit, rel);
+        cold_exit(t, rel, exit);
+    } else {
+        emit_link(t, target, exit);
+    }
+}
+
+/* T1 holds the target: jump cache, else C, which wants to know whose target it is. Flags are in
+ * memory. */
+void bt_emit_indirect(struct translation *t, uint32_t site)
+{
+    uint8_t *miss[2];
+    lookup_jump(&t->e, miss);
+    struct cold *c = bt_cold_new(t, COLD_INDIRECT, miss[0]);
+    c->also = miss[1];
+    c->site = site;
+}
+
+/* -- Stack ------------------------------------------------------------------------------------- */
+
+static unsigned slot_size(const struct translation *t) { return t->mode64 ? 8 : 4; }
+
+static bool plain_stack(const struct translation *t)
+{
+    return t->mode64 || ((t->mode & BT_MODE_FLAT) && (t->mode & BT_MODE_STACK32));
+}
+
+static struct ea stack_ea(const struct translation *t, int32_t disp)
+{
+    return (struct ea){
+        .base = R_SP, .index = INSN_NO_REG, .disp = disp, .narrow = !t->mode64, .simple = t->mode64
+    };
+}
+
+static void add_sp(struct translation *t, int32_t n)
+{
+    emit_lea(&t->e, t->mode64, H_13, (struct host_mem){ H_13, H_NONE, 0, n });
+}
+
+static void end_site(struct translation *t, uint32_t site)
+{
+    t->bt->cache.sites[site].resume = emit_here(&t->e);
+}
+
+static void check_push(struct translation *t, struct ea *ea, uint32_t site)
+{
+    *ea = stack_ea(t, -(int32_t)slot_size(t));
+    bt_mem_check(t, ea, slot_size(t), MMU_WRITE, false, site);
+}
+
+/* A constant onto the stack. */
+static void push_constant(struct translation *t, uint64_t v, uint32_t site)
+{
+    struct emit *e = &t->e;
+    struct ea ea;
+    check_push(t, &ea, site);
+    bool fits = !t->mode64 || (int64_t)v == (int32_t)v;
+    struct host_mem m = bt_mem_operand(t, &ea, !fits);
+    if (fits) {
+        emit_rm(e, 0xc7, t->mode64, 0, m);
+        emit4(e, (uint32_t)v);
+    } else {
+        emit_mov_imm(e, T1, v);
+        emit_rm(e, 0x89, true, T1, m);
+    }
+    add_sp(t, -(int32_t)slot_size(t));
+}
+
+/* bt_hot.tmp2 onto the stack; the site's instruction is complete then. */
+void bt_emit_push_tmp2(struct translation *t, uint32_t site)
+{
+    struct emit *e = &t->e;
+    struct ea ea;
+    check_push(t, &ea, site);
+    struct host_mem m = bt_mem_operand(t, &ea, true);
+    emit_rg(e, 0x8b, true, T1, HOT_OFF(tmp2));
+    emit_rm(e, 0x89, t->mode64, T1, m);
+    add_sp(t, -(int32_t)slot_size(t));
+    end_site(t, site);
+}
+
+static bool push_insn(struct translation *t, const struct insn *in)
+{
+    struct emit *e = &t->e;
+    const struct opnd *o = &in->opnd[0];
+    uint32_t site = bt_site_new(t, sem_table[in->op]);
+    struct ea ea;
+    if (o->kind == OPND_IMM) {
+        push_constant(t, (uint64_t)in->imm, site);
+    } else if (o->kind == OPND_GPR) {
+        check_push(t, &ea, site);
+        unsigned h = host_of(o->reg);
+        struct host_mem m = bt_mem_operand(t, &ea, h == H_NONE);
+        if (h == H_NONE) {
+            emit_rg(e, 0x8b, true, T1, gpr_off(o->reg));
+            h = T1;
+        }
+        emit_rm(e, 0x89, t->mode64, h, m);
+        add_sp(t, -(int32_t)slot_size(t));
+    } else {
+        struct ea src;
+        if (!bt_ea_of(t, in, &src) || !bt_mem_check(t, &src, slot_size(t), MMU_READ, false, site))
+            return false;
+        emit_rm(e, 0x8b, t->mode64, T1, bt_mem_operand(t, &src, false));
+        emit_rg(e, 0x89, true, T1, HOT_OFF(tmp2));
+        bt_emit_push_tmp2(t, site);
+    }
+    end_site(t, site);
+    return true;
+}
+
+/* The top of the stack into T1. */
+static void read_top(struct translation *t, uint32_t site)
+{
+    struct ea ea = stack_ea(t, 0);
+    bt_mem_check(t, &ea, slot_size(t), MMU_READ, false, site);
+    emit_rm(&t->e, 0x8b, t->mode64, T1, bt_mem_operand(t, &ea, false));
+}
+
+static bool pop_insn(struct translation *t, const struct insn *in)
+{
+    struct emit *e = &t->e;
+    if (in->opnd[0].kind != OPND_GPR)
+        return false;
+    unsigned guest = in->opnd[0].reg;
+    uint32_t site = bt_site_new(t, sem_table[in->op]);
+    struct ea ea = stack_ea(t, 0);
+    bt_mem_check(t, &ea, slot_size(t), MMU_READ, false, site);
+    unsigned h = host_of(guest);
+    emit_rm(e, 0x8b, t->mode64, h == H_NONE ? T1 : h, bt_mem_operand(t, &ea, false));
+    if (h == H_NONE)
+        emit_rg(e, 0x89, true, T1, gpr_off(guest));
+    if (guest != R_SP)
+        add_sp(t, (int32_t)slot_size(t));
+    end_site(t, site);
+    return true;
+}
+
+static bool leave_insn(struct translation *t, const struct insn *in)
+{
+    struct emit *e = &t->e;
+    uint32_t site = bt_site_new(t, sem_table[in->op]);
+    struct ea ea = {
+        .base = R_BP, .index = INSN_NO_REG, .narrow = !t->mode64, .simple = t->mode64
+    };
+    bt_mem_check(t, &ea, slot_size(t), MMU_READ, false, site);
+    emit_rm(e, 0x8b, t->mode64, T1, bt_mem_operand(t, &ea, false));
+    emit_lea(e, t->mode64, H_13, (struct host_mem){ H_BP, H_NONE, 0, (int32_t)slot_size(t) });
+    emit_mov_rr(e, t->mode64, H_BP, T1);
+    end_site(t, site);
+    return true;
+}
+
+bool bt_emit_stack(struct translation *t)
+{
+    const struct insn *in = &t->insn[t->i];
+    if (!plain_stack(t) || in->opsize != slot_size(t))
+        return false;
+    switch (in->op) {
+    case OP_PUSH:
+        return push_insn(t, in);
+    case OP_POP:
+        return pop_insn(t, in);
+    case OP_LEAVE:
+        return leave_insn(t, in);
+    default:
+        return false;
+    }
+}
+
+/* -- Branches ---------------------------------------------------------------------------------- */
+
+/* The helper of a branch sets rip; translated code never goes on after it. */
+static uint32_t branch_site(struct translation *t)
+{
+    const struct insn *in = &t->insn[t->i];
+    uint32_t site = bt_site_new(t, sem_table[in->op]);
+    t->bt->cache.sites[site].branch = true;
+    return site;
+}
+
+static void call_direct(struct translation *t, uint64_t target)
+{
+    push_constant(t, wrap_ip(t, t->ip[t->i + 1]), branch_site(t));
+    bt_emit_exit(t, target);
+}
+
+/* Target of an indirect branch into T1. */
+static bool load_target(struct translation *t, const struct insn *in, uint32_t site)
+{
+    struct emit *e = &t->e;
+    const struct opnd *o = &in->opnd[0];
+    if (o->kind == OPND_GPR) {
+        unsigned h = host_of(o->reg);
+        if (h == H_NONE)
+            emit_rg(e, 0x8b, true, T1, gpr_off(o->reg));
+        else
+            emit_mov_rr(e, t->mode64, T1, h);
+        return true;
+    }
+    struct ea ea;
+    if (!bt_ea_of(t, in, &ea) || !bt_mem_check(t, &ea, slot_size(t), MMU_READ, false, site))
+        return false;
+    emit_rm(e, 0x8b, t->mode64, T1, bt_mem_operand(t, &ea, false));
+    return true;
+}
+
+static bool jump_indirect(struct translation *t, const struct insn *in)
+{
+    uint32_t site = branch_site(t);
+    bt_flags_release(t);
+    if (!load_target(t, in, site))
+        return false;
+    bt_emit_indirect(t, site);
+    return true;
+}
+
+static bool call_indirect(struct translation *t, const struct insn *in)
+{
+    struct emit *e = &t->e;
+    uint32_t site = branch_site(t);
+    bt_flags_release(t);
+    if (!load_target(t, in, site))
+        return false;
+    emit_rg(e, 0x89, true, T1, HOT_OFF(tmp2));
+    push_constant(t, wrap_ip(t, t->ip[t->i + 1]), site);
+    emit_rg(e, 0x8b, true, T1, HOT_OFF(tmp2));
+    bt_emit_indirect(t, site);
+    return true;
+}
+
+static void return_near(struct translation *t, const struct insn *in)
+{
+    uint32_t site = branch_site(t);
+    bt_flags_release(t);
+    read_top(t, site);
+    add_sp(t, (int32_t)(slot_size(t) + (in->nopnd ? (uint16_t)in->imm : 0)));
+    bt_emit_indirect(t, site);
+}
+
+/* Save what the target needs; the host's flags stay as they are for the branch itself. */
+static void save_for_target(struct translation *t)
+{
+    if (t->flags == FLAGS_HOST && t->live_taken[t->i])
+        bt_flags_save(t);
+}
+
+/* A conditional jump whose rel32 is patched when its target is in this page. */
+static void jcc(struct translation *t, const struct insn *in, uint64_t target)
+{
+    struct emit *e = &t->e;
+    bt_flags_load(t);
+    save_for_target(t);
+    target = wrap_ip(t, target);
+    if (linkable(t) && same_page(t, target)) {
+        uint32_t exit = bt_exit_new(t, target);
+        align_rel32(e, 2);
+        uint8_t *rel = emit_jcc_fwd(e, in->cc);
+        set_patch(t, exit, rel);
+        cold_exit(t, rel, exit);
+    } else {
+        uint8_t *skip = emit_jcc_fwd(e, in->cc ^ 1);
+        bt_emit_exit(t, target);
+        emit_bind(e, skip);
+    }
+}
+
+/* LOOP and JCXZ: no flags involved. */
+static bool count_branch(struct translation *t, const struct insn *in, uint64_t target)
+{
+    struct emit *e = &t->e;
+    if (in->adsize == 2 || in->op == OP_LOOPE || in->op == OP_LOOPNE)
+        return false;
+    save_for_target(t);
+    if (in->op == OP_LOOP)
+        emit_lea(e, in->adsize == 8, H_CX, (struct host_mem){ H_CX, H_NONE, 0, -1 });
+    if (in->adsize == 4)
+        emit1(e, 0x67);
+    emit1(e, 0xe3); /* jrcxz */
+    emit1(e, 5);
+    uint8_t *nonzero = emit_jmp_fwd(e);
+    if (in->op == OP_LOOP) {
+        uint8_t *zero = emit_jmp_fwd(e); /* rcx is 0: fall through */
+        emit_bind(e, nonzero);
+        bt_emit_exit(t, target);
+        emit_bind(e, zero);
+    } else {
+        bt_emit_exit(t, target);
+        emit_bind(e, nonzero);
+    }
+    return true;
+}
+
+bool bt_emit_branch(struct translation *t)
+{
+    const struct insn *in = &t->insn[t->i];
+    uint64_t target = t->ip[t->i + 1] + (uint64_t)in->imm;
+    bool narrow = !t->mode64 && in->opsize == 2; /* IP is truncated to 16 bits */
+    if (narrow || (t->mode & BT_MODE_WIDTH) == INSN_MODE_16)
+        return false;
+    switch (insn_info[in->row].branch) {
+    case BR_JMP:
+        bt_flags_release(t);
+        bt_emit_exit(t, target);
+        return true;
+    case BR_JCC:
+        if (in->op != OP_JCC)
+            return count_branch(t, in, target);
+        jcc(t, in, target);
+        return true;
+    case BR_CALL:
+        if (!plain_stack(t))
+            return false;
+        call_direct(t, target);
+        return true;
+    case BR_RET:
+        if (!plain_stack(t))
+            return false;
+        return_near(t, in);
+        return true;
+    case BR_JMP_IND:
+        return plain_stack(t) && jump_indirect(t, in);
+    case BR_CALL_IND:
+        return plain_stack(t) && call_indirect(t, in);
+    default:
+        return false;
+    }
+}

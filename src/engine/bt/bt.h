@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Binary translation, private parts: x86 guest code becomes x86-64 host code.
+ *
+ * While translated code runs, the guest's general registers are in host registers (see reg.h), the
+ * GS base points to the vCPU's struct cpu, and the guest's vector registers are on the host's when
+ * bt_hot.fp_loaded says so. Between blocks the arithmetic flags are in bt_hot.flags; inside a block
+ * they stay in the host's flags as long as nothing of ours destroys them. Everything rare is the
+ * shared semantic helper, called with the whole state put back into struct cpu.
+ *
+ * Threads: a struct bt_vcpu belongs to its vCPU thread. Blocks, links and code memory are shared
+ * and change under bt.lock; running code is only ever changed by one aligned 8-byte store.
+ */
+#ifndef SOSIA_ENGINE_BT_BT_H
+#define SOSIA_ENGINE_BT_BT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+#include "cpu/insn.h"
+#include "cpu/sem.h"
+#include "engine/engine.h"
+
+/* -- What is addressed by translated code through GS, at fixed places of struct cpu.engine_hot. */
+struct bt_hot {
+    uint16_t flags;        /* LAHF in the high byte (AH), SETO in the low one (AL) */
+    uint8_t fp_loaded;     /* the guest's vector registers and MXCSR are on the host's */
+    uint8_t intr_deferred; /* CPU_EV_INTR is out of events while the guest masks interrupts */
+    uint8_t pad[4];
+    uint64_t host_rsp;
+    uint64_t self;       /* struct cpu * */
+    uint64_t key;        /* who may use a jump-cache entry: address space generation and mode */
+    uint64_t jump_cache; /* struct bt_jump * */
+    uint64_t tmp;        /* RAX while flags move */
+    uint64_t tmp2;       /* target of an indirect call while its return address is pushed */
+    uint64_t resume;
+    uint32_t host_mxcsr;
+    uint32_t pad2;
+    uint64_t stack_page;   /* linear page of the stack, writable without ado; low bits set: none */
+    uint64_t stack_addend; /* its TLB addend */
+    uint64_t no_stack_addend;
+    uint64_t icount; /* virtual time: instructions begun in this run */
+};
+_Static_assert(sizeof(struct bt_hot) <= sizeof((struct cpu *)0)->engine_hot, "hot area");
+
+static inline struct bt_hot *bt_hot(struct cpu *cpu) { return (struct bt_hot *)cpu->engine_hot; }
+
+/* -- Jump cache: guest linear address to host code, per vCPU; index is a hash of the address. */
+#define BT_JUMP_BITS 12u
+#define BT_JUMP_SIZE (1u << BT_JUMP_BITS)
+struct bt_jump {
+    uint64_t va;
+    uint64_t key;
+    const uint8_t *code;
+    uint64_t pad;
+};
+
+/* -- What a block's code depends on, besides the bytes: part of its identity. */
+enum bt_mode {
+    BT_MODE_WIDTH = 3u << 0,   /* enum insn_mode */
+    BT_MODE_STACK32 = 1u << 2, /* SS.B (legacy modes) */
+    BT_MODE_USER = 1u << 3,    /* CPL 3 */
+    BT_MODE_FLAT = 1u << 4,    /* CS, DS, ES, SS: base 0, no limit (always in 64-bit mode) */
+    BT_MODE_FS = 1u << 5,      /* FS: no limit; base is added */
+    BT_MODE_SSE = 1u << 6,     /* SSE instructions are enabled and cannot trap */
+    BT_MODE_AVX = 1u << 7,
+    BT_MODE_FPEXC = 1u << 8, /* MXCSR has unmasked exceptions: arithmetic goes to helpers */
+    BT_MODE_VM = 1u << 9,    /* virtual-8086 or real mode: segment arithmetic differs */
+    BT_MODE_AVX512 = 1u << 10,
+    BT_MODE_SMAP = 1u << 11,
+    BT_MODE_GS = 1u << 13, /* GS likewise */
+    BT_MODE_RING12 =
+        1u << 12, /* CPL 1 or 2: supervisor to memory, not to privileged instructions */
+};
+
+struct bt_block {
+    uint64_t pc; /* linear address of the first instruction */
+    uint64_t cs_base;
+    gpa_t gpa;
+    uint32_t mode; /* enum bt_mode */
+    uint16_t size; /* guest bytes */
+    uint16_t insns;
+    uint16_t
+        seen_first;    /* offsets in the page of the bytes that were looked at: the block's own, */
+    uint16_t seen_end; /* and what follows, for the liveness of flags */
+    bool dead;
+    bool split; /* its one instruction crosses a page: second page's bytes are in gpa2 */
+    gpa_t gpa2;
+    uint8_t *code;      /* entry, in the executable view */
+    uint32_t code_size; /* offset of the stub that leaves with rip = pc */
+    uint32_t code_end;  /* and of the end of all of it */
+    struct bt_block *hash_next;
+    struct bt_block *page_next[2];
+};
+
+/* One place where translated code needs C: a helper call, or a memory access that missed. */
+struct bt_site {
+    struct insn insn;
+    uint64_t ip; /* offset in CS of the instruction, and of the next */
+    uint64_t next;
+    sem_fn *fn;
+    const uint8_t *resume; /* memory sites: host code after the whole instruction */
+    uint8_t size;          /* memory sites: bytes accessed */
+    bool aligned;          /* and whether they must be aligned */
+    bool fp_live;          /* vector registers must be loaded again before going on */
+    bool ends_block;       /* may change mode or mapping: see bt_call_helper */
+    bool branch;           /* always leaves: rip is the helper's */
+    uint32_t mode;         /* of the block */
+};
+
+/* One place where translated code leaves its block for a known guest address. */
+struct bt_exit {
+    uint64_t target; /* offset in CS */
+    uint64_t *patch; /* writable view of the aligned 8 bytes that hold the jump's rel32, or NULL */
+    uint8_t patch_shift;       /* bit position of the rel32 in *patch */
+    const uint8_t *patch_end;  /* executable address after the rel32 */
+    struct bt_link *link;      /* other page: the link to fill, or NULL */
+    struct bt_block *entry_of; /* this is the exit at the entry of a block, taken on events */
+    uint32_t mode;             /* of the block it leaves */
+};
+
+/* A jump to another guest page is taken only while the exec TLB still maps that page to where it
+ * pointed when the link was made. In memory that translated code reads RIP-relative. */
+struct bt_link {
+    uint64_t tag;    /* linear page */
+    uint64_t addend; /* TLB addend that stands for the physical page; ~0: not linked */
+    const uint8_t *code;
+    uint64_t pad;
+};
+
+enum bt_exit_reason {
+    BT_LEFT_INDIRECT, /* target not in the jump cache */
+    BT_LEFT_DIRECT,   /* exit not linked, or its link is to another mapping */
+    BT_LEFT_ENTRY,    /* at the entry of a block: an event, or the block is dead */
+    BT_LEFT_STATE,    /* a helper changed mode, or an event came up in it */
+    BT_LEFT_REASONS
+};
+
+/* Why a memory access was done by the helper of its instruction. */
+enum bt_slow_reason {
+    BT_SLOW_CROSSING, /* or unaligned where it must be aligned */
+    BT_SLOW_FAULT,    /* or no table yet, or alignment checks are on */
+    BT_SLOW_SPECIAL,  /* MMIO, a page with code, a watched or traced page */
+    BT_SLOW_REASONS
+};
+
+/* Those of translation are in struct bt under its lock, the others with each vCPU. */
+struct bt_stats {
+    uint64_t blocks, insns, links, flushes, invalidations;
+    uint64_t lookups, fills_read, fills_write, steps, jump_clears;
+    uint64_t left[BT_LEFT_REASONS];
+    uint64_t slow[BT_SLOW_REASONS];
+    uint64_t helpers[OP_COUNT];
+};
+
+/* Code memory: one memfd mapped twice, so that no page is ever writable and executable. */
+struct bt_cache {
+    uint8_t *exec;
+    uint8_t *write;
+    size_t size;
+    size_t used;
+    size_t stubs_end; /* what a flush keeps */
+    struct bt_link *links;
+    uint32_t link_count, link_max;
+    struct bt_site *sites;
+    uint32_t site_count, site_max;
+    struct bt_exit *exits;
+    uint32_t exit_count, exit_max;
+    struct bt_block *blocks;
+    uint32_t block_count, block_max;
+    struct bt_block **hash;
+    uint32_t hash_mask;
+    struct bt_block **page_head; /* by gmem page number */
+    uint64_t page_count;
+    uint32_t generation; /* counts resets: sites, exits and code of another one are gone */
+};
+
+struct bt_stubs {
+    const uint8_t *enter;   /* uint64_t (struct cpu *, const uint8_t *code): exit index */
+    const uint8_t *leave;   /* r14d: exit index; registers go back to struct cpu */
+    const uint8_t *helper;  /* called with r14d: site */
+    const uint8_t *fill;    /* called with r14d: site, r15: address; returns the addend in r14 */
+    const uint8_t *stack;   /* as fill, for stack_page: tries the TLB first */
+    const uint8_t *fp_load; /* called: puts the vector registers on the host's */
+    const uint8_t *fp_save; /* void (struct cpu *): and back, a C function */
+    const uint8_t *indirect_miss; /* r15: rip, r14d: site of the branch */
+};
+
+struct bt {
+    struct engine_base base;
+    struct engine_config config;
+    pthread_mutex_t lock; /* guards cache, stats of translation */
+    struct bt_cache cache;
+    struct bt_stubs stubs;
+    struct bt_stats stats;
+    bool host_avx;
+    bool host_avx512;
+    struct cpu_exclusive *exclusive;
+    struct bt_vcpu *vcpus; /* config.cpu_count of them */
+    FILE *dump;            /* NULL: not wanted */
+    FILE *perf_map;
+};
+
+struct bt_vcpu {
+    struct bt *bt;
+    struct cpu *cpu;
+    struct bt_jump *jumps;
+    uint64_t super_epoch; /* counts changes of what supervisor code may be mapped to */
+    uint64_t seen_global; /* the TLB generations of the last look */
+    uint64_t seen_local;
+    bool in_code;              /* between entering translated code and leaving it */
+    bool super_local;          /* supervisor code was met on pages that are not global */
+    uint64_t exec_pages[1024]; /* hash set of pages that the jump cache has addresses in, */
+    uint64_t exec_large[16];   /* and of the 2 MiB units where those are parts of large pages; */
+    bool exec_huge;            /* there are some in larger ones */
+    struct bt_stats stats;
+    struct insn step_insn;
+    uint8_t scratch[2 * GMEM_PAGE_SIZE];
+};
+
+/* No stack page known. An address that the check still takes for a match is not canonical and not
+ * aligned; it reaches bt_vcpu.scratch. */
+#define BT_NO_STACK 0x8000000000000fffull
+void bt_stack_forget(struct cpu *cpu);
+
+#define BT_EXIT_INDIRECT 0u /* rip is in struct cpu already; upper half: site of the branch */
+#define BT_EXIT_STATE 1u    /* a helper changed rip or mode: struct cpu is whole */
+
+/* cache.c */
+MUST_CHECK int bt_cache_init(struct bt *bt, struct err *e);
+void bt_cache_fini(struct bt *bt);
+void bt_cache_reset(struct bt *bt);
+bool bt_cache_room(const struct bt *bt); /* enough for one more block of any size */
+struct bt_block *bt_cache_find(struct bt *bt, uint64_t pc, gpa_t gpa, uint32_t mode,
+                               uint64_t cs_base);
+void bt_cache_add(struct bt *bt, struct bt_block *b);
+void bt_cache_invalidate(struct bt *bt, gpa_t gpa, uint64_t len);
+static inline uint8_t *bt_writable(const struct bt *bt, const uint8_t *exec)
+{
+    return bt->cache.write + (exec - bt->cache.exec);
+}
+
+/* stubs.c */
+void bt_make_stubs(struct bt *bt);
+
+struct emit;
+/* branch.c: look for the exit's target in the jump cache, else leave by it. */
+void bt_emit_lookup_exit(struct bt *bt, struct emit *e, uint32_t exit);
+
+/* translate.c: under bt->lock, with bt_cache_room. */
+struct bt_code_at {
+    uint64_t pc; /* linear */
+    gpa_t gpa;
+    const uint8_t *bytes; /* at pc, up to the end of its page */
+    uint32_t mode;
+    bool split; /* the first instruction crosses into the next page: */
+    gpa_t gpa2;
+    const uint8_t *bytes2; /* of that page */
+    uint8_t split_bytes[INSN_MAX_LEN];
+    uint8_t split_count;
+};
+struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_code_at *at);
+
+/* mode.c */
+uint32_t bt_mode_of(const struct cpu *cpu);
+void bt_update_key(struct cpu *cpu, uint32_t mode);
+bool bt_jumps_usable(uint32_t mode); /* an offset in CS is a linear address */
+void bt_jump_add(struct cpu *cpu, uint64_t pc, const uint8_t *code, bool global, bool split);
+const uint8_t *bt_jump_find(struct cpu *cpu, uint64_t pc);
+void bt_jumps_clear(struct bt_vcpu *v);
+void bt_page_flushed(struct cpu *cpu, gva_t va);
+
+/* helper.c: called from stubs. 0: go on; 1: leave translated code; 2: go to bt_hot.resume */
+uint64_t bt_call_helper(struct cpu *cpu, uint32_t site);
+struct bt_fill_result {
+    uint64_t addend;
+    uint64_t hit;
+};
+#define BT_SITE_WRITE 0x80000000u /* with the site's number, for bt_fill: the access is a write */
+struct bt_fill_result bt_fill(struct cpu *cpu, uint64_t va, uint32_t site);
+void bt_intr_undefer(struct cpu *cpu); /* put CPU_EV_INTR back when the guest can take it */
+void bt_flags_to_cpu(struct cpu *cpu);
+void bt_flags_from_cpu(struct cpu *cpu);
+void bt_fp_save(struct cpu *cpu); /* when it is loaded */
+
+/* step.c: one instruction by its helper, for single-step, breakpoints and code that cannot be
+ * translated. */
+void bt_step(struct cpu *cpu);
+/* Linear address of rip, which becomes insn_ip; raises #GP when it is none. */
+uint64_t bt_linear_rip(struct cpu *cpu);
+
+/* stats.c: the engine's verb. */
+size_t bt_stats(struct engine *en, char *buf, size_t size);
+
+/* dump.c, perfmap.c: under bt->lock, when bt->dump, bt->perf_map are open. */
+MUST_CHECK int bt_dump_open(struct bt *bt, struct err *e);
+void bt_dump_block(struct bt *bt, const struct bt_block *b, const struct insn *insn);
+MUST_CHECK int bt_perf_map_open(struct bt *bt, struct err *e);
+void bt_perf_map_block(struct bt *bt, const struct bt_block *b);
+void bt_perf_map_restart(struct bt *bt); /* the cache was emptied */
+
+/* link.c: under bt->lock. Let the exit go straight to b from now on; send a block's entry
+ * elsewhere. */
+void bt_link_exit(struct bt *bt, struct cpu *cpu, uint32_t exit, const struct bt_block *b);
+void bt_patch_entry(struct bt *bt, struct bt_block *b, const uint8_t *to);
+
+#endif

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Arithmetic flags: which are needed where, and moving them between the host's RFLAGS and
+ * bt_hot.flags. A flag that is overwritten before it is read is dead; the TLB check may destroy it.
+ */
+#include "engine/bt/translate.h"
+
+#define ARITH ((uint32_t)FLAGS_ARITH)
+#define LOOKAHEAD 12u
+
+static bool observes_all(uint32_t mode, const struct insn_info *info, const struct insn *in)
+{
+    if (bt_system_op(mode, in))
+        return false;
+    return info->branch == BR_FAR || (info->attr & IA_ENDS_BLOCK) || in->op == OP_INVALID;
+}
+
+static uint32_t live_before(uint32_t mode, const struct insn *in, uint32_t live)
+{
+    const struct insn_info *info = &insn_info[in->row];
+    if (observes_all(mode, info, in))
+        return ARITH;
+    return ((live & ~(insn_flags_written(in) & ~info->flags_undefined)) | insn_flags_read(in)) &
+           ARITH;
+}
+
+/* A change of these bytes changes what we concluded: the block must go with them. */
+static void saw(struct translation *t, unsigned first, unsigned end)
+{
+    struct bt_block *b = t->block;
+    b->seen_first = first < b->seen_first ? (uint16_t)first : b->seen_first;
+    b->seen_end = end > b->seen_end ? (uint16_t)end : b->seen_end;
+}
+
+/* Which flags does the code at target need? Only bytes of our own page are looked at: a change
+ * there drops this block too. Unknown means all. */
+uint32_t bt_flags_live_at(struct translation *t, uint64_t target)
+{
+    uint32_t needed = 0;
+    uint32_t open = ARITH;
+    if (t->page == NULL || target >> GMEM_PAGE_BITS != t->pc >> GMEM_PAGE_BITS)
+        return ARITH;
+    unsigned off = target & (GMEM_PAGE_SIZE - 1);
+    for (unsigned n = 0; n < LOOKAHEAD; n++) {
+        struct insn in;
+        if (insn_decode(&in, t->page + off, GMEM_PAGE_SIZE - off, t->mode & BT_MODE_WIDTH,
+                        &t->cpu->features) != INSN_OK)
+            return needed | open;
+        saw(t, off, off + in.len);
+        const struct insn_info *info = &insn_info[in.row];
+        if (observes_all(t->mode, info, &in))
+            return needed | open;
+        needed |= insn_flags_read(&in) & open;
+        open &= ~(insn_flags_written(&in) & ~info->flags_undefined);
+        if (open == 0)
+            return needed;
+        off += in.len;
+        if (info->branch == BR_JMP) {
+            uint64_t to = (target & ~(uint64_t)(GMEM_PAGE_SIZE - 1)) + off + (uint64_t)in.imm;
+            if (to >> GMEM_PAGE_BITS != t->pc >> GMEM_PAGE_BITS)
+                return needed | open;
+            off = to & (GMEM_PAGE_SIZE - 1);
+        } else if (info->branch != BR_NONE) {
+            return needed | open;
+        }
+        if (off >= GMEM_PAGE_SIZE)
+            return needed | open;
+    }
+    return needed | open;
+}
+
+void bt_flags_analyse(struct translation *t)
+{
+    unsigned n = t->count;
+    const struct insn *last = &t->insn[n - 1];
+    const struct insn_info *info = &insn_info[last->row];
+    uint32_t live = ARITH;
+    if (info->branch == BR_JMP || info->branch == BR_CALL)
+        live = bt_flags_live_at(t, t->ip[n] + (uint64_t)last->imm);
+    else if (info->branch == BR_NONE || info->branch == BR_JCC)
+        live = bt_flags_live_at(t, t->ip[n]);
+    t->live[n] = live;
+    for (unsigned i = n; i-- > 0;) {
+        const struct insn *in = &t->insn[i];
+        if (insn_info[in->row].branch == BR_JCC) {
+            t->live_taken[i] = bt_flags_live_at(t, t->ip[i + 1] + (uint64_t)in->imm);
+            live |= t->live_taken[i];
+        }
+        live = live_before(t->mode, in, live);
+        t->live[i] = live;
+    }
+}
+
+static void rax_to_tmp(struct emit *e) { emit_rg(e, 0x89, true, H_AX, HOT_OFF(tmp)); }
+static void rax_from_tmp(struct emit *e) { emit_rg(e, 0x8b, true, H_AX, HOT_OFF(tmp)); }
+
+void bt_flags_save(struct translation *t)
+{
+    struct emit *e = &t->e;
+    if (t->flags != FLAGS_HOST)
+        return;
+    rax_to_tmp(e);
+    emit1(e, 0x9f); /* lahf */
+    emit1(e, 0x0f); /* seto al */
+    emit1(e, 0x90);
+    emit1(e, 0xc0);
+    emit1(e, 0x65); /* mov gs:[flags], ax */
+    emit1(e, 0x66);
+    emit_rm(e, 0x89, false, H_AX, (struct host_mem){ H_NONE, H_NONE, 0, (int32_t)HOT_OFF(flags) });
+    rax_from_tmp(e);
+    t->flags = FLAGS_BOTH;
+}
+
+void bt_flags_load(struct translation *t)
+{
+    struct emit *e = &t->e;
+    if (t->flags != FLAGS_MEM)
+        return;
+    rax_to_tmp(e);
+    emit1(e, 0x65); /* movzx eax, word gs:[flags] */
+    emit1(e, 0x0f);
+    emit1(e, 0xb7);
+    emit_modrm_mem(e, H_AX, (struct host_mem){ H_NONE, H_NONE, 0, (int32_t)HOT_OFF(flags) });
+    emit1(e, 0x04); /* add al, 0x7f */
+    emit1(e, 0x7f);
+    emit1(e, 0x9e); /* sahf */
+    rax_from_tmp(e);
+    t->flags = FLAGS_BOTH;
+}
+
+void bt_flags_release(struct translation *t)
+{
+    if (t->flags == FLAGS_HOST && t->live[t->i] != 0)
+        bt_flags_save(t);
+    t->flags = FLAGS_MEM;
+}
+
+void bt_flags_written(struct translation *t) { t->flags = FLAGS_HOST; }

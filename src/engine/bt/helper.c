@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * C that translated code calls, through the stubs. On entry the general registers are in struct
+ * cpu; the vector registers may still be the guest's, on the host's: bt_fill must not touch them
+ * (this file is compiled for general registers only), bt_call_helper puts them away first.
+ */
+#include "base/bits.h"
+#include "cpu/access.h"
+#include "engine/bt/bt.h"
+
+#define HOST_FLAGS 0xd5u /* SF ZF AF PF CF as LAHF has them */
+
+void bt_flags_to_cpu(struct cpu *cpu)
+{
+    uint16_t f = bt_hot(cpu)->flags;
+    cpu->rflags = (cpu->rflags & ~FLAGS_ARITH) | (f >> 8 & HOST_FLAGS) | (f & 1 ? FLAG_OF : 0);
+}
+
+void bt_flags_from_cpu(struct cpu *cpu)
+{
+    bt_hot(cpu)->flags = (uint16_t)((cpu->rflags & HOST_FLAGS) << 8 | 0x200 |
+                                    (cpu->rflags & FLAG_OF ? 1 : 0));
+}
+
+void bt_fp_save(struct cpu *cpu)
+{
+    struct bt_vcpu *v = cpu->engine;
+    if (bt_hot(cpu)->fp_loaded)
+        ((void (*)(void))(uintptr_t)v->bt->stubs.fp_save)();
+}
+
+static void fp_load(struct bt_vcpu *v) { ((void (*)(void))(uintptr_t)v->bt->stubs.fp_load)(); }
+
+void bt_intr_undefer(struct cpu *cpu)
+{
+    struct bt_hot *hot = bt_hot(cpu);
+    if (unlikely(hot->intr_deferred) && (cpu->rflags & FLAG_IF)) {
+        hot->intr_deferred = 0;
+        cpu_raise_event(cpu, CPU_EV_INTR);
+    }
+}
+
+/* Translation or protection of the stack's page may have changed. */
+void bt_stack_forget(struct cpu *cpu)
+{
+    bt_hot(cpu)->stack_page = BT_NO_STACK;
+    bt_hot(cpu)->stack_addend = bt_hot(cpu)->no_stack_addend;
+}
+
+enum { GO_ON = 0, LEAVE = 1, RESUME = 2 };
+
+/* After a branch or a change of mode: straight to the code at rip, when it is known. */
+static uint64_t go_to_rip(struct cpu *cpu)
+{
+    uint32_t mode = bt_mode_of(cpu);
+    if (!bt_jumps_usable(mode))
+        return LEAVE;
+    bt_update_key(cpu, mode);
+    const uint8_t *code = bt_jump_find(cpu, cpu->rip);
+    if (code == NULL)
+        return LEAVE;
+    bt_hot(cpu)->resume = (uintptr_t)code;
+    return RESUME;
+}
+
+/* Where the exec TLB has the page of va; 0: it does not. */
+static uint64_t code_mapping(const struct cpu *cpu, uint64_t va)
+{
+    const struct tlb_entry *e = &cpu->tlb[va >> GMEM_PAGE_BITS & (CPU_TLB_SIZE - 1)];
+    return e->tag_exec == (va & ~0xfffull) ? e->addend : 0;
+}
+
+uint64_t bt_call_helper(struct cpu *cpu, uint32_t number)
+{
+    struct bt_vcpu *v = cpu->engine;
+    struct bt_site *s = &v->bt->cache.sites[number & ~BT_SITE_WRITE];
+    bt_fp_save(cpu);
+    bt_flags_to_cpu(cpu);
+    cpu->insn = &s->insn;
+    cpu->insn_ip = s->ip;
+    cpu->rip = s->next;
+    v->stats.helpers[s->insn.op]++;
+    uint64_t va = s->ip + (cpu->mode == INSN_MODE_64 ? 0 : cpu->seg[SEG_CS].base);
+    uint64_t mapping = s->ends_block ? code_mapping(cpu, va) : 0;
+    s->fn(cpu, &s->insn);
+    bt_stack_forget(cpu);
+    bt_flags_from_cpu(cpu);
+    bt_intr_undefer(cpu);
+    if (unlikely(cpu->activity != CPU_ACTIVE) ||
+        atomic_load_explicit(&cpu->events, memory_order_relaxed) != 0)
+        return LEAVE;
+    if (s->branch)
+        return go_to_rip(cpu);
+    if (unlikely(cpu->rip != s->next))
+        return LEAVE;
+    if (s->ends_block) {
+        uint32_t mode = bt_mode_of(cpu);
+        if (mode != s->mode || mapping == 0 || code_mapping(cpu, va) != mapping)
+            return go_to_rip(cpu); /* the next instruction may be another one now */
+        bt_update_key(cpu, mode);
+    }
+    if (s->fp_live)
+        fp_load(v);
+    bt_hot(cpu)->resume = (uintptr_t)s->resume;
+    return GO_ON;
+}
+
+static struct bt_fill_result slow_access(struct bt_vcpu *v, enum bt_slow_reason why)
+{
+    v->stats.slow[why]++;
+    return (struct bt_fill_result){ 0, 0 };
+}
+
+struct bt_fill_result bt_fill(struct cpu *cpu, uint64_t va, uint32_t number)
+{
+    struct bt_vcpu *v = cpu->engine;
+    const struct bt_site *s = &v->bt->cache.sites[number & ~BT_SITE_WRITE];
+    bool write = (number & BT_SITE_WRITE) != 0;
+    uint64_t page = va & ~0xfffull;
+    bool plain = ((va + s->size - 1) & ~0xfffull) == page && !(s->aligned && (va & (s->size - 1u)));
+    *(write ? &v->stats.fills_write : &v->stats.fills_read) += 1;
+    if (!plain)
+        return slow_access(v, BT_SLOW_CROSSING);
+    if (!tlb_fill_quiet(cpu, va, write ? MMU_WRITE : MMU_READ))
+        return slow_access(v, BT_SLOW_FAULT);
+    const struct tlb_entry *e = &cpu->tlb[va >> GMEM_PAGE_BITS & (CPU_TLB_SIZE - 1)];
+    if ((write ? e->tag_write : e->tag_read) != page)
+        return slow_access(v, BT_SLOW_SPECIAL);
+    return (struct bt_fill_result){ e->addend, 1 };
+}

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One block: decode guest instructions up to a branch that must be taken, a change of mode or the
+ * end of the page (a conditional branch is left when taken and passed when not), find out which
+ * flags live where, emit, then emit what is off the straight path.
+ *
+ * A block begins with the poll of cpu->events, whose nine bytes are also what is overwritten when
+ * the block dies.
+ */
+#include "engine/bt/translate.h"
+
+#include <stdlib.h>
+
+#include "cpu/except.h"
+
+static void sem_too_long(struct cpu *cpu, const struct insn *in)
+{
+    (void)in;
+    cpu_raise_error(cpu, EXC_GP, 0);
+}
+
+/* After it the mode or the mapping of code may be another. */
+static bool ends_block(uint32_t mode, const struct insn *in)
+{
+    if (bt_system_op(mode, in))
+        return false;
+    switch (in->op) {
+    case OP_LDMXCSR: /* unmasked exceptions are a mode: BT_MODE_FPEXC */
+    case OP_VLDMXCSR:
+    case OP_FXRSTOR:
+    case OP_XRSTOR:
+    case OP_XRSTORS:
+        return true;
+    case OP_MOV_SREG: /* BT_MODE_FLAT, BT_MODE_FS, BT_MODE_GS */
+    case OP_POP_SREG:
+    case OP_LDS:
+    case OP_LES:
+    case OP_LFS:
+    case OP_LGS:
+    case OP_LSS:
+        return (mode & BT_MODE_WIDTH) != INSN_MODE_64 && !(mode & BT_MODE_VM);
+    default:
+        return (insn_info[in->row].attr & IA_ENDS_BLOCK) != 0;
+    }
+}
+
+uint32_t bt_site_new(struct translation *t, sem_fn *fn)
+{
+    struct bt_cache *c = &t->bt->cache;
+    const struct insn_info *info = &insn_info[t->insn[t->i].row];
+    uint32_t n = c->site_count++;
+    c->sites[n] = (struct bt_site){
+        .insn = t->insn[t->i],
+        .ip = t->ip[t->i] - t->block->cs_base,
+        .next = t->ip[t->i + 1] - t->block->cs_base,
+        .fn = fn,
+        .fp_live = t->fp_known,
+        .ends_block = ends_block(t->mode, &t->insn[t->i]),
+        .branch = info->branch != BR_NONE,
+        .mode = t->mode,
+    };
+    if (!t->mode64) {
+        uint64_t mask = (t->mode & BT_MODE_WIDTH) == INSN_MODE_32 ? 0xffffffff : 0xffff;
+        c->sites[n].ip &= mask;
+        c->sites[n].next &= mask;
+    }
+    return n;
+}
+
+struct cold *bt_cold_new(struct translation *t, enum cold_kind kind, uint8_t *from)
+{
+    assert(t->cold_count < BT_COLD_MAX);
+    struct cold *c = &t->cold[t->cold_count++];
+    *c = (struct cold){ .kind = kind, .from = from };
+    return c;
+}
+
+/* The whole instruction by its semantic helper. */
+void bt_emit_helper(struct translation *t)
+{
+    struct emit *e = &t->e;
+    const struct insn *in = &t->insn[t->i];
+    bt_flags_release(t);
+    uint32_t site = bt_site_new(t, in->op == OP_INVALID ? in->imm2 ? sem_too_long : sem_undefined
+                                                        : sem_table[in->op]);
+    emit_mov_imm(e, T0, site);
+    emit_call(e, t->bt->stubs.helper);
+    t->bt->cache.sites[site].resume = emit_here(e);
+}
+
+/* -- Decoding ---------------------------------------------------------------------------------- */
+
+/* An encoding that is no instruction becomes one that raises its fault. */
+static void make_invalid(struct insn *in, enum insn_status status)
+{
+    *in = (struct insn){ .op = OP_INVALID, .len = 1, .imm2 = status == INSN_TOO_LONG };
+}
+
+static bool ends(uint32_t mode, const struct insn *in)
+{
+    const struct insn_info *info = &insn_info[in->row];
+    return in->op == OP_INVALID || (info->branch != BR_NONE && info->branch != BR_JCC) ||
+           ends_block(mode, in);
+}
+
+static void decode(struct translation *t, const struct bt_code_at *at)
+{
+    const uint8_t *p = at->split ? t->bytes : t->page + (at->pc & (GMEM_PAGE_SIZE - 1));
+    size_t avail = at->split ? at->split_count : GMEM_PAGE_SIZE - (at->pc & (GMEM_PAGE_SIZE - 1));
+    unsigned limit = at->split ? 1 : BT_BLOCK_INSNS;
+    size_t pos = 0;
+    t->ip[0] = at->pc;
+    while (t->count < limit) {
+        struct insn *in = &t->insn[t->count];
+        enum insn_status s = insn_decode(in, p + pos, avail - pos, at->mode & BT_MODE_WIDTH,
+                                         &t->cpu->features);
+        if (s == INSN_NEED_MORE && t->count > 0)
+            break;
+        if (s != INSN_OK)
+            make_invalid(in, s);
+        pos += in->len;
+        t->ip[++t->count] = at->pc + pos;
+        if (ends(at->mode, in) || pos >= avail)
+            break;
+    }
+}
+
+/* -- Emission ---------------------------------------------------------------------------------- */
+
+/* May memory and stack operands of this block be emitted natively at all? */
+static bool native_mode(const struct translation *t)
+{
+    return t->mode64 || ((t->mode & BT_MODE_FLAT) && (t->mode & BT_MODE_WIDTH) == INSN_MODE_32);
+}
+
+static void emit_one(struct translation *t)
+{
+    const struct insn *in = &t->insn[t->i];
+    const struct insn_info *info = &insn_info[in->row];
+    if (in->op != OP_INVALID && native_mode(t)) {
+        if (info->branch != BR_NONE ? bt_emit_branch(t)
+                                    : bt_emit_stack(t) || bt_emit_system(t) || bt_emit_native(t))
+            return;
+    }
+    bt_emit_helper(t);
+}
+
+static void emit_entry(struct translation *t)
+{
+    struct emit *e = &t->e;
+    while ((uintptr_t)e->p & 15)
+        emit1(e, 0xcc);
+    t->block->code = (uint8_t *)emit_here(e);
+    emit1(e, 0x65); /* cmp dword gs:[events], 0 */
+    emit1(e, 0x83);
+    emit_modrm_mem(e, 7, (struct host_mem){ H_NONE, H_NONE, 0, (int32_t)CPU_OFF(events) });
+    emit1(e, 0);
+    uint32_t exit = bt_exit_new(t, t->pc - t->block->cs_base);
+    t->bt->cache.exits[exit].entry_of = t->block;
+    bt_cold_new(t, COLD_EXIT, emit_jcc_fwd(e, CC_NE))->exit = exit; /* cold[0]: see kill_block */
+    if (t->bt->config.virtual_time) {
+        emit1(e, 0x65); /* add qword gs:[icount], count */
+        emit_rex(e, true, 0, 0, 0);
+        emit1(e, 0x81);
+        emit_modrm_mem(e, 0, (struct host_mem){ H_NONE, H_NONE, 0, (int32_t)HOT_OFF(icount) });
+        emit4(e, t->count);
+    }
+}
+
+static void emit_cold(struct translation *t)
+{
+    struct emit *e = &t->e;
+    struct bt *bt = t->bt;
+    t->block->code_size = (uint32_t)(emit_here(e) - t->block->code);
+    for (unsigned i = 0; i < t->cold_count; i++) {
+        struct cold *c = &t->cold[i];
+        emit_bind(e, c->from);
+        if (c->also != NULL)
+            emit_bind(e, c->also);
+        switch (c->kind) {
+        case COLD_EXIT:
+            emit_mov_imm(e, T0, c->exit);
+            emit_jmp(e, bt->stubs.leave);
+            break;
+        case COLD_LINK:
+            bt_emit_lookup_exit(bt, e, c->exit);
+            break;
+        case COLD_INDIRECT:
+            emit_mov_imm(e, T0, c->site);
+            emit_jmp(e, bt->stubs.indirect_miss);
+            break;
+        case COLD_FP_LOAD:
+            emit_call(e, bt->stubs.fp_load);
+            emit_jmp(e, c->back);
+            break;
+        case COLD_FILL:
+        case COLD_STACK:
+            bt_ea_emit(t, &c->ea, T1);
+            emit_mov_imm(e, T0, c->site);
+            emit_call(e, c->kind == COLD_STACK ? bt->stubs.stack : bt->stubs.fill);
+            emit_jmp(e, c->back);
+            break;
+        case COLD_HELPER:
+            emit_mov_imm(e, T0, c->site);
+            emit_call(e, bt->stubs.helper);
+            t->flags = FLAGS_MEM;
+            bt_flags_load(t);
+            emit_jmp(e, bt->cache.sites[c->site].resume);
+            break;
+        }
+    }
+}
+
+struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_code_at *at)
+{
+    struct bt_cache *c = &bt->cache;
+    struct translation tr;
+    struct translation *t = &tr;
+    /* The arrays are filled as far as count says. */
+    memset(t, 0, offsetof(struct translation, insn));
+    t->flags = FLAGS_MEM;
+    t->fp_known = false;
+    t->cold_count = 0;
+    t->page = NULL;
+    t->bt = bt;
+    t->cpu = cpu;
+    t->mode = at->mode;
+    t->mode64 = (at->mode & BT_MODE_WIDTH) == INSN_MODE_64;
+    t->pc = at->pc;
+    if (at->split) {
+        memcpy(t->bytes, at->split_bytes, at->split_count);
+    } else { /* other vCPUs may write it meanwhile: check and use one version of it */
+        memcpy(t->bytes, at->bytes - (at->pc & (GMEM_PAGE_SIZE - 1)), GMEM_PAGE_SIZE);
+        t->page = t->bytes;
+    }
+    t->e = (struct emit){ c->write + c->used, c->write + c->size, c->exec - c->write };
+    struct bt_block *b = &c->blocks[c->block_count++];
+    *b = (struct bt_block){ .pc = at->pc,
+                            .gpa = at->gpa,
+                            .mode = at->mode,
+                            .split = at->split,
+                            .gpa2 = at->gpa2,
+                            .cs_base = t->mode64 ? 0 : cpu->seg[SEG_CS].base };
+    t->block = b;
+    decode(t, at);
+    b->size = (uint16_t)(t->ip[t->count] - at->pc);
+    b->insns = (uint16_t)t->count;
+    b->seen_first = (uint16_t)(at->pc & (GMEM_PAGE_SIZE - 1));
+    b->seen_end = (uint16_t)(b->seen_first + b->size);
+    bt_flags_analyse(t);
+    emit_entry(t);
+    for (t->i = 0; t->i < t->count; t->i++)
+        emit_one(t);
+    const struct insn *last = &t->insn[t->count - 1];
+    if (last->op != OP_INVALID) {
+        enum insn_branch br = insn_info[last->row].branch;
+        if (br == BR_NONE || br == BR_JCC) {
+            bt_flags_release(t);
+            bt_emit_exit(t, t->ip[t->count] - b->cs_base);
+        }
+    }
+    emit_cold(t);
+    c->used = (size_t)(t->e.p - c->write);
+    b->code_end = (uint32_t)(emit_here(&t->e) - b->code);
+    assert(c->used <= c->size);
+    bt->stats.blocks++;
+    bt->stats.insns += t->count;
+    bt_cache_add(bt, b);
+    if (unlikely(bt->dump != NULL))
+        bt_dump_block(bt, b, t->insn);
+    if (unlikely(bt->perf_map != NULL))
+        bt_perf_map_block(bt, b);
+    return b;
+}

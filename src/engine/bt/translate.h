@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One block being translated: shared by translate.c (blocks), mem.c (guest memory operands),
+ * native.c (instructions emitted as themselves), branch.c (control flow).
+ */
+#ifndef SOSIA_ENGINE_BT_TRANSLATE_H
+#define SOSIA_ENGINE_BT_TRANSLATE_H
+
+#include "base/bits.h"
+#include "cpu/decode_tables.h"
+#include "cpu/mmu.h"
+#include "engine/bt/bt.h"
+#include "engine/bt/reg.h"
+
+#define BT_BLOCK_INSNS 64u
+#define BT_COLD_MAX 256u
+
+/* Where the arithmetic flags are. */
+enum flags_at {
+    FLAGS_MEM,  /* bt_hot.flags; the host's are free to destroy */
+    FLAGS_HOST, /* the host's only */
+    FLAGS_BOTH,
+};
+
+/* Code off the straight path, emitted after the block. */
+enum cold_kind {
+    COLD_FILL,
+    COLD_STACK,
+    COLD_HELPER,
+    COLD_FP_LOAD,
+    COLD_EXIT,
+    COLD_LINK,
+    COLD_INDIRECT
+};
+
+/* A guest memory operand's address. */
+struct ea {
+    bool constant;
+    uint64_t value; /* when constant */
+    uint8_t base;   /* guest register or INSN_NO_REG */
+    uint8_t index;
+    uint8_t scale;
+    int32_t disp;
+    uint32_t seg_base; /* offset in struct cpu of a segment base to add, 0 none */
+    bool narrow;       /* 32-bit result */
+    bool simple;       /* pinned base + disp, 64-bit */
+};
+
+struct cold {
+    enum cold_kind kind;
+    uint8_t *from;       /* rel32 to bind here, */
+    uint8_t *also;       /* and another, or NULL */
+    const uint8_t *back; /* where to go on (executable view) */
+    uint32_t site;
+    uint32_t exit;
+    struct ea ea;
+};
+
+struct translation {
+    struct bt *bt;
+    struct cpu *cpu;
+    struct bt_block *block;
+    struct emit e;
+    uint32_t mode;
+    bool mode64;
+    uint64_t pc; /* of the block's first instruction */
+    unsigned count;
+    struct insn insn[BT_BLOCK_INSNS];
+    uint64_t ip[BT_BLOCK_INSNS + 1];
+    uint32_t live[BT_BLOCK_INSNS + 1];   /* flags needed before instruction i */
+    uint32_t live_taken[BT_BLOCK_INSNS]; /* of a conditional branch: at its target */
+    bool native_flags[BT_BLOCK_INSNS];
+    enum flags_at flags;
+    bool fp_known; /* vector registers are loaded here */
+    unsigned cold_count;
+    struct cold cold[BT_COLD_MAX];
+    const uint8_t *page; /* copy of the guest page of pc; NULL: split */
+    unsigned i;          /* instruction being emitted */
+    uint8_t bytes[GMEM_PAGE_SIZE];
+};
+
+/* flags.c */
+void bt_flags_analyse(struct translation *t);
+uint32_t bt_flags_live_at(struct translation *t, uint64_t target);
+void bt_flags_save(struct translation *t);    /* so that the host's may be destroyed */
+void bt_flags_load(struct translation *t);    /* so that the host's are valid */
+void bt_flags_release(struct translation *t); /* about to destroy the host's: save what is live */
+void bt_flags_written(struct translation *t);
+
+/* mem.c */
+bool bt_ea_of(const struct translation *t, const struct insn *in, struct ea *out);
+void bt_ea_emit(struct translation *t, const struct ea *ea, unsigned dst);
+/* Check the TLB: afterwards T0 is the addend. false: this access is better done by the helper. */
+bool bt_mem_check(struct translation *t, const struct ea *ea, unsigned size, enum mmu_access access,
+                  bool aligned, uint32_t site);
+/* Host operand after bt_mem_check; t1_free: T1 must stay free for data. */
+struct host_mem bt_mem_operand(struct translation *t, const struct ea *ea, bool t1_free);
+
+/* translate.c */
+uint32_t bt_site_new(struct translation *t, sem_fn *fn);
+struct cold *bt_cold_new(struct translation *t, enum cold_kind kind, uint8_t *from);
+void bt_emit_helper(struct translation *t);
+
+/* native.c: true when emitted */
+bool bt_emit_native(struct translation *t);
+bool bt_native_vector(const struct translation *t, const struct insn *in);
+
+/* system.c */
+bool bt_system_op(uint32_t mode, const struct insn *in); /* is emitted natively in this mode */
+bool bt_emit_system(struct translation *t);
+
+/* branch.c: true when emitted; the block may end there */
+bool bt_emit_branch(struct translation *t);
+bool bt_emit_stack(struct translation *t);
+void bt_emit_push_tmp2(struct translation *t, uint32_t site);
+void bt_emit_exit(struct translation *t, uint64_t target);
+void bt_emit_indirect(struct translation *t, uint32_t site); /* T1: target */
+uint32_t bt_exit_new(struct translation *t, uint64_t target);
+
+#endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * An engine is a way to run a vCPU: five verbs. It sees guest state (struct cpu), guest memory, and
+ * the world callbacks in struct cpu; no bus, no device.
+ */
+#ifndef SOSIA_ENGINE_ENGINE_H
+#define SOSIA_ENGINE_ENGINE_H
+
+#include "base/err.h"
+#include "cpu/cpu.h"
+
+enum engine_exit {
+    ENGINE_EXIT_KICK,     /* CPU_EV_KICK was set; the caller clears it */
+    ENGINE_EXIT_HALT,     /* HLT, wait-for-SIPI: nothing to do until an event */
+    ENGINE_EXIT_SHUTDOWN, /* triple fault */
+    ENGINE_EXIT_ERROR,    /* host failure, logged */
+};
+
+/* Groups of struct cpu that an engine may hold elsewhere. */
+enum cpu_group {
+    CPU_GROUP_GPR = 1u << 0, /* gpr, rip, rflags */
+    CPU_GROUP_SEG = 1u << 1,
+    CPU_GROUP_SYS = 1u << 2, /* control, debug, descriptor tables, MSRs */
+    CPU_GROUP_FPU = 1u << 3,
+    CPU_GROUP_EVENT = 1u << 4,
+    CPU_GROUP_ALL = 0x1f,
+};
+
+struct engine_config {
+    struct gmem *mem;
+    struct cpu **cpus;
+    unsigned cpu_count;
+    uint64_t code_cache_bytes; /* 0: the engine's default */
+    /* count instructions exactly (cpu->icount), run one vCPU at a time */
+    bool virtual_time;
+    /* For people who look inside translation (bt): a file that gets the guest and host code of each
+     * block whose first byte is in [dump_first, dump_last] (0, 0: all), and whether to write
+     * /tmp/perf-PID.map, by which `perf` names translated code. Borrowed. */
+    const char *dump_path;
+    uint64_t dump_first, dump_last;
+    bool perf_map;
+};
+
+struct engine_probe {
+    bool usable;
+    char text[256]; /* what is there, or what is missing and how to get it */
+};
+
+struct engine; /* each engine defines its own, starting with struct engine_base */
+struct engine_base {
+    const struct engine_class *cls;
+};
+
+struct engine_class {
+    const char *name;
+    void (*probe)(struct engine_probe *out);
+    int (*create)(struct engine **out, const struct engine_config *config, struct err *e);
+    void (*destroy)(struct engine *en);
+    /* [vcpu] Run guest code until one of the exits. */
+    enum engine_exit (*run)(struct engine *en, struct cpu *cpu);
+    /* [any] Make run() look at cpu->events soon (set before). */
+    void (*kick)(struct engine *en, struct cpu *cpu);
+    /* [vcpu] or paused: bring these groups of *cpu up to date. written: the caller will change
+     * them. */
+    void (*sync)(struct engine *en, struct cpu *cpu, unsigned groups, bool written);
+    /* [any] Code in [gpa, gpa+len) changed or its mapping did: forget it on all vCPUs before
+     * returning (they may finish the instruction in flight). */
+    void (*invalidate)(struct engine *en, gpa_t gpa, uint64_t len);
+    /* Optional: "name value" lines of counters. */
+    size_t (*stats)(struct engine *en, char *buf, size_t size);
+};
+
+extern const struct engine_class interp_engine;
+extern const struct engine_class bt_engine;
+extern const struct engine_class kvm_engine;
+
+#endif

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a machine is made of.
+ */
+#ifndef SOSIA_MACHINE_CONFIG_H
+#define SOSIA_MACHINE_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+#define MACHINE_SERIAL_PORTS 4u
+#define MACHINE_MAX_CPUS 255u
+#define MACHINE_MIN_MEMORY (1ull << 20)
+
+enum serial_kind {
+    SERIAL_ABSENT,
+    SERIAL_NONE,
+    SERIAL_CALLBACK,
+    SERIAL_FILE,
+    SERIAL_UNIX,
+    SERIAL_PTY,
+};
+
+struct serial_config {
+    enum serial_kind kind;
+    const char *path;
+};
+
+/* Calls out of the machine. Any may be NULL. */
+struct machine_callbacks {
+    void *ctx;
+    void (*serial_output)(void *ctx, unsigned port, const void *data, size_t len);
+    void (*serial_room)(void *ctx, unsigned port);
+    void (*debug_output)(void *ctx, const void *data, size_t len);
+    void (*ended)(void *ctx); /* [any]; the machine is stopped and waits to be freed */
+};
+
+/* All pointers are borrowed for machine_new. */
+struct machine_config {
+    const char *engine;    /* NULL or "auto": the best usable */
+    const char *cpu_model; /* NULL: the default */
+    unsigned cpus;
+    uint64_t memory_bytes;
+    const char *kernel;
+    const char *initrd;
+    const char *append;
+    struct serial_config serial[MACHINE_SERIAL_PORTS];
+    int exit_port; /* -1: none */
+    bool no_reboot;
+    bool virtual_time;
+    struct machine_callbacks callbacks;
+};
+
+/* Numbers and sizes that no machine can have: one line in e. */
+MUST_CHECK int machine_config_check(const struct machine_config *c, struct err *e);
+
+#endif

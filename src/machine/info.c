@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Text about a machine for people.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "machine/machine.h"
+
+struct text {
+    char *buf;
+    size_t size;
+    size_t len; /* that there would be */
+};
+
+static void add(struct text *t, const char *fmt, ...) PRINTF_LIKE(2, 3);
+static void add(struct text *t, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    bool room = t->len < t->size;
+    int n = vsnprintf(room ? t->buf + t->len : NULL, room ? t->size - t->len : 0, fmt, ap);
+    va_end(ap);
+    t->len += n > 0 ? (size_t)n : 0;
+}
+
+static void add_seg(struct text *t, const char *name, const struct cpu_seg *s)
+{
+    add(t, "%-4s%04x %016" PRIx64 " %08x %05x\n", name, s->sel, s->base, s->limit, s->attr);
+}
+
+static void add_cpu(struct text *t, const struct cpu *cpu)
+{
+    static const char *const gpr[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                        "r8 ", "r9 ", "r10", "r11", "r12", "r13", "r14", "r15"};
+    static const char *const seg[SEG_COUNT] = {"es", "cs", "ss", "ds", "fs", "gs"};
+    static const char *const activity[] = {"active", "halted", "waits for SIPI", "shut down"};
+    static const char *const mode[] = {"16-bit", "32-bit", "64-bit"};
+    add(t, "cpu %u: %s, %s, cpl %u, events %#x, %" PRIu64 " instructions\n", cpu->index,
+        cpu->activity < 4 ? activity[cpu->activity] : "?", cpu->mode < 3 ? mode[cpu->mode] : "?",
+        cpu->cpl, atomic_load(&cpu->events), cpu->icount);
+    for (unsigned i = 0; i < 16; i++) {
+        add(t, "%s %016" PRIx64 "%s", gpr[i], cpu->gpr[i], i % 4 == 3 ? "\n" : "  ");
+    }
+    add(t, "rip %016" PRIx64 "  rflags %08" PRIx64 "\n", cpu->rip, cpu->rflags);
+    for (unsigned i = 0; i < SEG_COUNT; i++) {
+        add_seg(t, seg[i], &cpu->seg[i]);
+    }
+    add_seg(t, "ldt", &cpu->ldtr);
+    add_seg(t, "tr", &cpu->tr);
+    add(t, "gdt %016" PRIx64 " %04x  idt %016" PRIx64 " %04x\n", cpu->gdtr.base, cpu->gdtr.limit,
+        cpu->idtr.base, cpu->idtr.limit);
+    add(t, "cr0 %08" PRIx64 "  cr2 %016" PRIx64 "  cr3 %016" PRIx64 "  cr4 %08" PRIx64 "\n",
+        cpu->cr0, cpu->cr2, cpu->cr3, cpu->cr4);
+    add(t, "efer %04" PRIx64 "  xcr0 %" PRIx64 "  dr6 %08" PRIx64 "  dr7 %08" PRIx64 "\n",
+        cpu->efer, cpu->xcr0, cpu->dr[6], cpu->dr[7]);
+    add(t, "fcw %04x  fsw %04x  mxcsr %08x\n", load_le16(cpu->fpu.fx + FX_FCW),
+        load_le16(cpu->fpu.fx + FX_FSW), load_le32(cpu->fpu.fx + FX_MXCSR));
+    add(t, "exceptions %" PRIu64 ", interrupts %" PRIu64 ", tlb misses %" PRIu64
+           ", tlb flushes %" PRIu64 "\n",
+        cpu->exceptions, cpu->interrupts, cpu->tlb_misses, cpu->tlb_flushes);
+}
+
+static void registers(struct machine *m, void *ctx)
+{
+    for (unsigned i = 0; i < m->cpu_count; i++) {
+        add_cpu(ctx, m->cpus[i]);
+    }
+}
+
+static void devices(struct machine *m, void *ctx)
+{
+    struct text *t = ctx;
+    for (const struct dev *d = bus_first_dev(m->bus); d != NULL; d = d->next) {
+        add(t, "%s:\n", d->name);
+        if (d->cls->state != NULL) {
+            bool room = t->len < t->size;
+            t->len += state_dump(room ? t->buf + t->len : NULL, room ? t->size - t->len : 0,
+                                 d->cls->state, d);
+        }
+    }
+}
+
+static void engine(struct machine *m, void *ctx)
+{
+    struct text *t = ctx;
+    add(t, "engine %s\n", m->engine_class->name);
+    if (m->engine_class->stats != NULL) {
+        bool room = t->len < t->size;
+        t->len += m->engine_class->stats(m->engine, room ? t->buf + t->len : NULL,
+                                         room ? t->size - t->len : 0);
+    }
+}
+
+static void memory(struct machine *m, void *ctx)
+{
+    struct gmem_range r;
+    static const char *const kind[] = {"hole", "ram", "rom"};
+    add(ctx, "%" PRIu64 " MiB of RAM\n", gmem_ram_size(m->mem) >> 20);
+    for (gpa_t at = 0; at < GMEM_GPA_END;) {
+        if (gmem_find(m->mem, at, &r)) {
+            add(ctx, "%012" PRIx64 "-%012" PRIx64 " %s\n", r.gpa, r.gpa + r.size, kind[r.kind]);
+            at = r.gpa + r.size;
+        } else {
+            /* Holes begin and end at MiBs above the first, at pages below. */
+            at += at < (1u << 20) ? GMEM_PAGE_SIZE : (1u << 20);
+            if (at >= gmem_ram_size(m->mem) + (4ull << 30)) {
+                break;
+            }
+        }
+    }
+}
+
+long machine_info(struct machine *m, const char *topic, char *buf, size_t size)
+{
+    static const struct {
+        const char *name;
+        void (*fn)(struct machine *m, void *ctx);
+    } topics[] = {
+        {"registers", registers}, {"devices", devices}, {"engine", engine}, {"memory", memory}};
+    struct text t = {.buf = buf, .size = size};
+    if (size != 0) {
+        buf[0] = '\0';
+    }
+    for (size_t i = 0; i < sizeof topics / sizeof topics[0]; i++) {
+        if (strcmp(topic, topics[i].name) == 0) {
+            machine_look(m, topics[i].fn, &t);
+            return (long)t.len;
+        }
+    }
+    return -EINVAL;
+}

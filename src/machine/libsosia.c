@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * include/sosia.h over the machine. A sosia_vm is a machine; what is public is translated here, so
+ * that neither side's structs bind the other's.
+ */
+#include "sosia.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "machine/machine.h"
+#include "machine/pc.h"
+
+struct sosia_vm {
+    struct machine *machine;
+};
+
+static void give_error(char *error, const struct err *e)
+{
+    if (error != NULL) {
+        snprintf(error, SOSIA_ERROR_BYTES, "%s", e->msg);
+    }
+}
+
+const char *sosia_version(void) { return SOSIA_VERSION_STRING; }
+
+void sosia_config_init(struct sosia_config *config)
+{
+    *config = (struct sosia_config){
+        .size = sizeof *config,
+        .cpus = 1,
+        .memory_bytes = 512ull << 20,
+        .exit_port = SOSIA_EXIT_PORT_NONE,
+    };
+    config->serial[0].kind = SOSIA_SERIAL_CALLBACK;
+    for (unsigned i = 1; i < SOSIA_SERIAL_PORTS; i++) {
+        config->serial[i].kind = SOSIA_SERIAL_NONE;
+    }
+}
+
+/* The two enums have the same order. */
+_Static_assert((int)SOSIA_SERIAL_PTY == (int)SERIAL_PTY, "serial kinds");
+_Static_assert((int)SOSIA_SERIAL_ABSENT == (int)SERIAL_ABSENT, "serial kinds");
+_Static_assert(SOSIA_SERIAL_PORTS == MACHINE_SERIAL_PORTS, "serial ports");
+
+int sosia_vm_new(struct sosia_vm **out, const struct sosia_config *config, char *error)
+{
+    struct err e = {0};
+    if (config->size != sizeof *config) {
+        int r = err_set(&e, -EINVAL, "the configuration is of another version of the library");
+        give_error(error, &e);
+        return r;
+    }
+    struct machine_config c = {
+        .engine = config->engine,
+        .cpu_model = config->cpu_model,
+        .cpus = config->cpus,
+        .memory_bytes = config->memory_bytes,
+        .kernel = config->kernel,
+        .initrd = config->initrd,
+        .append = config->append,
+        .exit_port = config->exit_port,
+        .no_reboot = config->no_reboot,
+        .virtual_time = config->virtual_time,
+        .callbacks = {.ctx = config->ctx,
+                      .serial_output = config->serial_output,
+                      .serial_room = config->serial_room,
+                      .debug_output = config->debug_output,
+                      .ended = config->ended},
+    };
+    for (unsigned i = 0; i < SOSIA_SERIAL_PORTS; i++) {
+        c.serial[i].kind = (enum serial_kind)config->serial[i].kind;
+        c.serial[i].path = config->serial[i].path;
+    }
+    struct sosia_vm *vm = xzalloc(sizeof *vm);
+    int r = machine_new(&vm->machine, &c, &e);
+    if (r < 0) {
+        give_error(error, &e);
+        free(vm);
+        return r;
+    }
+    *out = vm;
+    return 0;
+}
+
+void sosia_vm_free(struct sosia_vm *vm)
+{
+    if (vm != NULL) {
+        machine_free(vm->machine);
+        free(vm);
+    }
+}
+
+int sosia_vm_start(struct sosia_vm *vm)
+{
+    machine_resume(vm->machine);
+    return 0;
+}
+
+int sosia_vm_pause(struct sosia_vm *vm)
+{
+    machine_pause(vm->machine);
+    return 0;
+}
+
+int sosia_vm_resume(struct sosia_vm *vm) { return sosia_vm_start(vm); }
+
+bool sosia_vm_paused(const struct sosia_vm *vm) { return machine_paused(vm->machine); }
+
+int sosia_vm_reset(struct sosia_vm *vm)
+{
+    machine_request_reset(vm->machine);
+    return 0;
+}
+
+int sosia_vm_power_button(struct sosia_vm *vm)
+{
+    struct machine *m = vm->machine;
+    bus_lock(m->bus);
+    bool heard = pc_press_power(m->pc);
+    bus_unlock(m->bus);
+    return heard ? 0 : -ENOTSUP;
+}
+
+int sosia_vm_stop(struct sosia_vm *vm)
+{
+    machine_request_end(vm->machine, MACHINE_STOPPED, 0, "stopped");
+    return 0;
+}
+
+static void give_end(struct sosia_end *out, const struct machine_end *end)
+{
+    static const enum sosia_reason reason[] = {
+        [MACHINE_RUNS] = SOSIA_END_FAILURE,        [MACHINE_POWER_OFF] = SOSIA_END_POWER_OFF,
+        [MACHINE_STOPPED] = SOSIA_END_STOPPED,     [MACHINE_EXIT_PORT] = SOSIA_END_EXIT_PORT,
+        [MACHINE_RESET] = SOSIA_END_RESET,         [MACHINE_SHUTDOWN] = SOSIA_END_SHUTDOWN,
+        [MACHINE_FAILED] = SOSIA_END_FAILURE,
+    };
+    if (out != NULL) {
+        out->reason = reason[end->reason];
+        out->status = end->status;
+        snprintf(out->text, sizeof out->text, "%s", end->text);
+    }
+}
+
+int sosia_vm_wait(struct sosia_vm *vm, struct sosia_end *end)
+{
+    struct machine_end m;
+    machine_wait(vm->machine, &m);
+    give_end(end, &m);
+    return 0;
+}
+
+int sosia_vm_end(const struct sosia_vm *vm, struct sosia_end *end)
+{
+    struct machine_end m;
+    int r = machine_get_end(vm->machine, &m);
+    if (r == 0) {
+        give_end(end, &m);
+    }
+    return r;
+}
+
+size_t sosia_vm_serial_input(struct sosia_vm *vm, unsigned port, const void *data, size_t len)
+{
+    struct machine *m = vm->machine;
+    if (port >= SOSIA_SERIAL_PORTS || m->pc->serial[port].kind != SERIAL_CALLBACK) {
+        return len; /* nobody is there to read it, ever */
+    }
+    bus_lock(m->bus);
+    size_t taken = serial_input(&m->pc->serial[port], data, len);
+    bus_unlock(m->bus);
+    return taken;
+}
+
+const char *sosia_vm_serial_name(const struct sosia_vm *vm, unsigned port)
+{
+    if (port >= SOSIA_SERIAL_PORTS || vm->machine->pc->serial[port].kind != SERIAL_PTY) {
+        return NULL;
+    }
+    return vm->machine->pc->serial[port].path;
+}
+
+long sosia_vm_info(struct sosia_vm *vm, const char *topic, char *text, size_t size)
+{
+    return machine_info(vm->machine, topic, text, size);
+}
+
+const char *sosia_vm_engine(const struct sosia_vm *vm) { return vm->machine->engine_class->name; }
+
+static void count_instructions(struct machine *m, void *ctx)
+{
+    uint64_t *sum = ctx;
+    for (unsigned i = 0; i < m->cpu_count; i++) {
+        *sum += m->cpus[i]->icount;
+    }
+}
+
+uint64_t sosia_vm_instructions(struct sosia_vm *vm)
+{
+    uint64_t sum = 0;
+    machine_look(vm->machine, count_instructions, &sum);
+    return sum;
+}
+
+int sosia_vm_save(struct sosia_vm *vm, bool ram, void **data, size_t *len, char *error)
+{
+    struct err e = {0};
+    int r = machine_save(vm->machine, ram, data, len, &e);
+    if (r < 0) {
+        give_error(error, &e);
+    }
+    return r;
+}
+
+int sosia_vm_load(struct sosia_vm *vm, const void *data, size_t len, char *error)
+{
+    struct err e = {0};
+    int r = machine_load(vm->machine, data, len, &e);
+    if (r < 0) {
+        give_error(error, &e);
+    }
+    return r;
+}
+
+int sosia_engine_info(unsigned n, const char **name, bool *usable, char *text)
+{
+    const struct engine_class *ec = machine_engine(n);
+    if (ec != NULL) {
+        struct engine_probe probe = {0};
+        ec->probe(&probe);
+        *name = ec->name;
+        *usable = probe.usable;
+        snprintf(text, SOSIA_ERROR_BYTES, "%s", probe.text);
+        return 0;
+    }
+    return -ENOENT;
+}
+
+void sosia_log_level(int level)
+{
+    log_set_level(level <= 0 ? LOG_ERR : level == 1 ? LOG_WARN : level == 2 ? LOG_INFO : LOG_DEBUG);
+}

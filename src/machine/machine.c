@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Making and freeing a machine.
+ */
+#include "machine/machine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "machine/pc.h"
+
+static int make_cpus(struct machine *m, const struct machine_config *c, struct err *e)
+{
+    int r = cpu_model_parse(&m->model, c->cpu_model != NULL ? c->cpu_model : "", c->cpus,
+                            m->time.tsc_khz, e);
+    if (r < 0) {
+        return r;
+    }
+    m->cpus = xcalloc(c->cpus, sizeof(struct cpu *));
+    m->vcpus = xcalloc(c->cpus, sizeof *m->vcpus);
+    for (unsigned i = 0; i < c->cpus; i++) {
+        struct cpu *cpu = NULL;
+        if (posix_memalign((void **)&cpu, _Alignof(struct cpu), sizeof *cpu) != 0) {
+            return err_set(e, -ENOMEM, "no memory for %u processors", c->cpus);
+        }
+        r = cpu_init(cpu, i, &m->model, &m->world, m->mem, e);
+        if (r < 0) {
+            free(cpu);
+            return r;
+        }
+        m->cpus[i] = cpu;
+        m->vcpus[i].machine = m;
+        m->vcpus[i].cpu = cpu;
+        m->cpu_count = i + 1;
+    }
+    return 0;
+}
+
+static int make_engine(struct machine *m, struct err *e)
+{
+    const struct engine_config config = {
+        .mem = m->mem,
+        .cpus = m->cpus,
+        .cpu_count = m->cpu_count,
+        .virtual_time = m->virtual_time,
+    };
+    int r = m->engine_class->create(&m->engine, &config, e);
+    if (r < 0) {
+        return err_prefix(e, r, "engine %s", m->engine_class->name);
+    }
+    for (unsigned i = 0; i < m->cpu_count; i++) {
+        m->cpus[i]->wake_ctx = &m->vcpus[i];
+        m->cpus[i]->wake = machine_wake;
+    }
+    gmem_set_code_hook(m->mem, machine_code_written, m);
+    gmem_set_map_hook(m->mem, machine_map_changed, m);
+    return 0;
+}
+
+static int build(struct machine *m, const struct machine_config *c, struct err *e)
+{
+    int r = machine_config_check(c, e);
+    if (r == 0) {
+        r = machine_choose_engine(&m->engine_class, c->engine, e);
+    }
+    if (r == 0) {
+        r = machine_open_boot_files(m, c, e);
+    }
+    if (r == 0) {
+        r = gmem_new(&m->mem, c->memory_bytes, MACHINE_PCI_HOLE, e);
+    }
+    if (r < 0) {
+        return r;
+    }
+    m->bus = bus_new(m->mem);
+    m->clock = clock_new(NULL, NULL);
+    clock_pause(m->clock);
+    machine_time_init(&m->time, m->clock, c->virtual_time);
+    machine_fill_world(m);
+    r = loop_new(&m->loop, m->clock, bus_lock_of(m->bus));
+    if (r < 0) {
+        return err_set(e, r, "no event loop: %s", strerror(-r));
+    }
+    r = make_cpus(m, c, e);
+    if (r < 0) {
+        return r;
+    }
+    m->pc = xzalloc(sizeof *m->pc);
+    bus_lock(m->bus);
+    r = pc_init(m->pc, m, c, e);
+    if (r == 0) {
+        r = make_engine(m, e);
+    }
+    if (r == 0) {
+        bus_reset(m->bus);
+        r = machine_boot(m, e);
+    }
+    bus_unlock(m->bus);
+    if (r == 0) {
+        r = machine_threads_start(m, e);
+    }
+    return r;
+}
+
+int machine_new(struct machine **out, const struct machine_config *c, struct err *e)
+{
+    struct machine *m = xzalloc(sizeof *m);
+    m->callbacks = c->callbacks;
+    m->no_reboot = c->no_reboot;
+    m->virtual_time = c->virtual_time;
+    m->kernel.fd = -1;
+    pthread_mutex_init(&m->control, NULL);
+    pthread_mutex_init(&m->run_lock, NULL);
+    pthread_cond_init(&m->run_changed, NULL);
+    m->hold_bits = HOLD_PAUSE;
+    atomic_store(&m->hold, HOLD_PAUSE);
+    int r = build(m, c, e);
+    if (r < 0) {
+        machine_free(m);
+        return r;
+    }
+    *out = m;
+    return 0;
+}
+
+void machine_free(struct machine *m)
+{
+    if (m == NULL) {
+        return;
+    }
+    machine_threads_stop(m);
+    if (m->mem != NULL) {
+        gmem_set_code_hook(m->mem, NULL, NULL);
+        gmem_set_map_hook(m->mem, NULL, NULL);
+    }
+    if (m->pc != NULL) {
+        bus_lock(m->bus);
+        pc_fini(m->pc);
+        bus_unlock(m->bus);
+        free(m->pc);
+    }
+    if (m->engine != NULL) {
+        m->engine_class->destroy(m->engine);
+    }
+    for (unsigned i = 0; i < m->cpu_count; i++) {
+        cpu_fini(m->cpus[i]);
+        free(m->cpus[i]);
+    }
+    free(m->cpus);
+    free(m->vcpus);
+    if (m->loop != NULL) {
+        loop_free(m->loop);
+    }
+    if (m->clock != NULL) {
+        clock_free(m->clock);
+    }
+    if (m->bus != NULL) {
+        bus_free(m->bus);
+    }
+    if (m->mem != NULL) {
+        gmem_free(m->mem);
+    }
+    machine_close_boot_files(m);
+    pthread_mutex_destroy(&m->control);
+    pthread_mutex_destroy(&m->run_lock);
+    pthread_cond_destroy(&m->run_changed);
+    free(m);
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A PC that runs: memory, bus, chips, processors on threads of their own, and the loop thread that
+ * does timers, host files and whatever must not happen on a processor's thread.
+ *
+ * Locks, in order of taking: control (pause, reset, save; see run.c), machine lock (bus_lock: every
+ * device), run_lock. A vCPU thread holds none of them while it runs guest code.
+ *
+ * Holds: a bit in `hold` makes every vCPU thread stand still at the barrier in run.c. Whoever sets
+ * one and must know that they stand waits with machine_barrier, never with the machine lock held.
+ */
+#ifndef SOSIA_MACHINE_MACHINE_H
+#define SOSIA_MACHINE_MACHINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/clock.h"
+#include "base/loop.h"
+#include "boot/boot.h"
+#include "bus/bus.h"
+#include "cpu/cpu.h"
+#include "cpu/model.h"
+#include "engine/engine.h"
+#include "machine/config.h"
+#include "machine/time.h"
+
+struct pc;
+
+/* Addresses from here to 4 GiB are devices'; RAM goes on above. */
+#define MACHINE_PCI_HOLE 0xc0000000ull
+
+enum machine_hold {
+    HOLD_PAUSE = 1u << 0, /* somebody paused the VM; also before its start */
+    HOLD_RESET = 1u << 1, /* a reset is on its way */
+    HOLD_END = 1u << 2,   /* it is over */
+    HOLD_LOOK = 1u << 3,  /* somebody looks at the processors for a moment */
+};
+
+enum machine_reason {
+    MACHINE_RUNS,
+    MACHINE_POWER_OFF,
+    MACHINE_STOPPED,
+    MACHINE_EXIT_PORT,
+    MACHINE_RESET,
+    MACHINE_SHUTDOWN,
+    MACHINE_FAILED,
+};
+
+struct machine_end {
+    enum machine_reason reason;
+    int status;
+    char text[512];
+};
+
+struct vcpu {
+    struct machine *machine;
+    struct cpu *cpu;
+    pthread_t thread;
+    bool started;
+    _Atomic uint32_t wakes;    /* counts calls of wake: what a sleeper in HLT waits to change */
+    _Atomic uint32_t sleeping; /* it may be inside the futex */
+    uint32_t poll_ns;          /* how long to look for work before sleeping */
+};
+
+struct machine {
+    struct machine_callbacks callbacks;
+    bool no_reboot;
+    bool virtual_time;
+    struct gmem *mem;
+    struct bus *bus;
+    struct clock *clock;
+    struct loop *loop;
+    struct machine_time time;
+    struct cpu_model model;
+    struct cpu_world world;
+    struct cpu **cpus;
+    struct vcpu *vcpus;
+    unsigned cpu_count;
+    const struct engine_class *engine_class;
+    struct engine *engine;
+    struct pc *pc;
+    /* What reset starts again. */
+    struct boot_file kernel;
+    struct boot_file *module_files;
+    struct boot_module *modules;
+    size_t module_count;
+    char *module_text; /* owned: "FILE ARGS,FILE ARGS" cut up */
+    char *append;
+
+    pthread_t loop_thread;
+    bool loop_started;
+    pthread_mutex_t control;  /* one pause, reset, save or load at a time */
+    pthread_mutex_t run_lock; /* guards the five below, with run_changed */
+    pthread_cond_t run_changed;
+    unsigned parked;
+    bool quit;
+    struct machine_end end;
+    bool told; /* callbacks.ended was called */
+    uint32_t hold_bits;
+    _Atomic uint32_t hold; /* hold_bits, for a look without the lock */
+};
+
+/* e gets one line. The machine stands at the barrier, its clock stopped: machine_resume starts it.
+ */
+MUST_CHECK int machine_new(struct machine **out, const struct machine_config *c, struct err *e);
+void machine_free(struct machine *m);
+
+/* -- run.c. Thread: [any] but vCPUs and the loop, unless said otherwise. */
+int machine_threads_start(struct machine *m, struct err *e);
+void machine_threads_stop(struct machine *m);
+void machine_pause(struct machine *m);
+void machine_resume(struct machine *m);
+bool machine_paused(struct machine *m);
+void machine_wait(struct machine *m, struct machine_end *end);
+/* -EAGAIN while it runs. [any] */
+int machine_get_end(struct machine *m, struct machine_end *end);
+/* Reset soon. No vCPU runs another instruction of the old life after it has seen it. [any] */
+void machine_request_reset(struct machine *m);
+/* The end, the first one said counts. [any], machine lock held or not. */
+void machine_request_end(struct machine *m, enum machine_reason reason, int status, const char *fmt,
+                         ...) PRINTF_LIKE(4, 5);
+/* The guest asked for a reset, or the processor shut down: reset or end, as no_reboot says. */
+void machine_guest_reset(struct machine *m, enum machine_reason reason, const char *text);
+void machine_hold(struct machine *m, enum machine_hold bit);
+void machine_release(struct machine *m, enum machine_hold bit);
+void machine_barrier(struct machine *m);
+/* Run fn while every processor stands still, its state synchronised, and the machine lock is held.
+ */
+void machine_look(struct machine *m, void (*fn)(struct machine *m, void *ctx), void *ctx);
+
+/* -- world.c */
+void machine_fill_world(struct machine *m);
+void machine_wake(void *ctx, struct cpu *cpu); /* struct vcpu */
+/* The memory map or A20 changed. */
+void machine_map_changed(void *ctx);
+void machine_code_written(void *ctx, gpa_t gpa, uint64_t len);
+
+/* -- start.c: load the kernel and put processor 0 at its start. Nothing runs, machine lock held. */
+MUST_CHECK int machine_open_boot_files(struct machine *m, const struct machine_config *c,
+                                       struct err *e);
+void machine_close_boot_files(struct machine *m);
+MUST_CHECK int machine_boot(struct machine *m, struct err *e);
+
+/* -- save.c. Machine paused. */
+MUST_CHECK int machine_save(struct machine *m, bool ram, void **data, size_t *len, struct err *e);
+MUST_CHECK int machine_load(struct machine *m, const void *data, size_t len, struct err *e);
+
+/* -- info.c: text for people; returns its length as snprintf does, -EINVAL: no such topic. */
+long machine_info(struct machine *m, const char *topic, char *buf, size_t size);
+
+/* -- engines.c: the n-th engine, NULL after the last. */
+const struct engine_class *machine_engine(unsigned n);
+MUST_CHECK int machine_choose_engine(const struct engine_class **out, const char *name,
+                                     struct err *e);
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The state of a whole machine as one stream: processors, devices, time and, when asked, RAM.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "machine/machine.h"
+#include "machine/pc.h"
+#include "state/state.h"
+
+#define MACHINE_STATE_VERSION 1
+
+/* What belongs to no device. */
+struct machine_state {
+    uint64_t ram_bytes;
+    uint64_t clock_ns;
+    uint64_t tsc;
+    uint32_t tsc_khz;
+    uint32_t cpus;
+};
+
+static const struct state_field machine_state[] = {
+    STATE(struct machine_state, ram_bytes), STATE(struct machine_state, clock_ns),
+    STATE(struct machine_state, tsc),       STATE(struct machine_state, tsc_khz),
+    STATE(struct machine_state, cpus),      STATE_END,
+};
+
+static void cpu_name(char out[24], unsigned n) { snprintf(out, 24, "cpu.%u", n); }
+
+int machine_save(struct machine *m, bool ram, void **data, size_t *len, struct err *e)
+{
+    if (!machine_paused(m)) {
+        return err_set(e, -EBUSY, "the machine is running");
+    }
+    struct state_out *o = state_out_new();
+    bus_lock(m->bus);
+    const struct machine_state s = {
+        .ram_bytes = gmem_ram_size(m->mem),
+        .clock_ns = clock_now_ns(m->clock),
+        .tsc = machine_tsc(&m->time),
+        .tsc_khz = m->time.tsc_khz,
+        .cpus = m->cpu_count,
+    };
+    state_save(o, "machine", MACHINE_STATE_VERSION, machine_state, &s);
+    for (unsigned i = 0; i < m->cpu_count; i++) {
+        char name[24];
+        cpu_name(name, i);
+        m->engine_class->sync(m->engine, m->cpus[i], CPU_GROUP_ALL, false);
+        state_save(o, name, CPU_STATE_VERSION, cpu_state, m->cpus[i]);
+    }
+    bus_save(m->bus, o);
+    if (ram) {
+        state_save_blob(o, "ram", gmem_ram_host(m->mem), gmem_ram_size(m->mem));
+    }
+    bus_unlock(m->bus);
+    size_t size;
+    const uint8_t *bytes = state_out_data(o, &size);
+    void *copy = try_alloc(1, size);
+    if (copy != NULL) {
+        memcpy(copy, bytes, size);
+        *data = copy;
+        *len = size;
+    }
+    state_out_free(o);
+    return copy != NULL ? 0 : err_set(e, -ENOMEM, "no memory for %zu bytes of state", size);
+}
+
+static int check(const struct machine *m, const struct machine_state *s, struct err *e)
+{
+    if (s->ram_bytes != gmem_ram_size(m->mem)) {
+        return err_set(e, -EINVAL, "the state is of a machine with %llu bytes of memory",
+                       (unsigned long long)s->ram_bytes);
+    }
+    if (s->cpus != m->cpu_count) {
+        return err_set(e, -EINVAL, "the state is of a machine with %u processors", s->cpus);
+    }
+    return 0;
+}
+
+static int load_ram(struct machine *m, struct state_in *in, struct err *e)
+{
+    const uint8_t *data;
+    size_t len;
+    int r = state_load_blob(in, "ram", &data, &len, e);
+    if (r == -ENOENT) {
+        return 0;
+    }
+    if (r == 0 && len != gmem_ram_size(m->mem)) {
+        r = err_set(e, -EINVAL, "%zu bytes of RAM", len);
+    }
+    if (r == 0) {
+        memcpy(gmem_ram_host(m->mem), data, len);
+    }
+    return r;
+}
+
+static int load_locked(struct machine *m, struct state_in *in, struct err *e)
+{
+    struct machine_state s = {0};
+    int r = state_load(in, "machine", MACHINE_STATE_VERSION, machine_state, &s, sizeof s, e);
+    if (r == 0) {
+        r = check(m, &s, e);
+    }
+    if (r == 0) {
+        r = load_ram(m, in, e);
+    }
+    if (r < 0) {
+        return r;
+    }
+    clock_set_now(m->clock, s.clock_ns);
+    machine_time_set_tsc(&m->time, s.tsc);
+    for (unsigned i = 0; i < m->cpu_count && r == 0; i++) {
+        char name[24];
+        cpu_name(name, i);
+        m->engine_class->sync(m->engine, m->cpus[i], CPU_GROUP_ALL, true);
+        r = state_load(in, name, CPU_STATE_VERSION, cpu_state, m->cpus[i], sizeof *m->cpus[i], e);
+        if (r == 0) {
+            r = cpu_post_load(m->cpus[i], e);
+        }
+    }
+    if (r == 0) {
+        r = bus_load(m->bus, in, e);
+    }
+    return r;
+}
+
+int machine_load(struct machine *m, const void *data, size_t len, struct err *e)
+{
+    if (!machine_paused(m)) {
+        return err_set(e, -EBUSY, "the machine is running");
+    }
+    struct state_in *in;
+    int r = state_in_new(&in, data, len, e);
+    if (r < 0) {
+        return r;
+    }
+    bus_lock(m->bus);
+    r = load_locked(m, in, e);
+    /* Whatever was decoded or translated belongs to the old RAM. */
+    m->engine_class->invalidate(m->engine, 0, GMEM_GPA_END);
+    machine_map_changed(m);
+    bus_unlock(m->bus);
+    state_in_free(in);
+    return r;
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A machine's state goes into another machine of the same configuration: saved again it is the same
+ * bytes, and the guest goes on where it was. Bad streams are refused.
+ */
+#include <errno.h>
+
+#include "machine/vmtest.h"
+
+static char *kernel;
+
+static int set_up(void **state)
+{
+    (void)state;
+    kernel = vmtest_kernel(vmtest_echo, sizeof vmtest_echo);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    unlink(kernel);
+    free(kernel);
+    return 0;
+}
+
+static void save_load_save(const char *from, const char *to, unsigned cpus)
+{
+    static struct vmtest a, b;
+    struct sosia_config ca, cb;
+    char error[SOSIA_ERROR_BYTES] = "";
+    void *first, *second;
+    size_t first_len, second_len;
+    vmtest_config(&a, &ca, kernel, from);
+    vmtest_config(&b, &cb, kernel, to);
+    ca.cpus = cb.cpus = cpus;
+    vmtest_make(&a, &ca);
+    sosia_vm_start(a.vm);
+    vmtest_send(&a, "before");
+    assert_true(vmtest_shows(&a, 0, ">before", 60));
+    assert_int_equal(sosia_vm_save(a.vm, true, &first, &first_len, error), -EBUSY);
+    sosia_vm_pause(a.vm);
+    assert_int_equal(sosia_vm_save(a.vm, true, &first, &first_len, error), 0);
+
+    vmtest_make(&b, &cb);
+    int r = sosia_vm_load(b.vm, first, first_len, error);
+    if (r < 0) {
+        print_message("load: %s\n", error);
+    }
+    assert_int_equal(r, 0);
+    assert_int_equal(sosia_vm_save(b.vm, true, &second, &second_len, error), 0);
+    assert_int_equal(first_len, second_len);
+    assert_memory_equal(first, second, first_len);
+    free(second);
+
+    /* It goes on: no second '>', and the echo works. */
+    sosia_vm_start(b.vm);
+    vmtest_send(&b, "after");
+    assert_true(vmtest_shows(&b, 0, "after", 60));
+    assert_memory_equal(b.text, "after", 5);
+    /* So does the one it came from, and a reset starts afresh. */
+    sosia_vm_resume(a.vm);
+    vmtest_send(&a, "too");
+    assert_true(vmtest_shows(&a, 0, "beforetoo", 60));
+    sosia_vm_reset(b.vm);
+    assert_true(vmtest_shows(&b, 5, ">", 60));
+    free(first);
+    sosia_vm_free(a.vm);
+    sosia_vm_free(b.vm);
+}
+
+static void test_interp(void **state)
+{
+    (void)state;
+    save_load_save("interp", "interp", 1);
+    save_load_save("interp", "interp", 3);
+}
+
+static void test_across_engines(void **state)
+{
+    (void)state;
+    save_load_save("interp", "bt", 1);
+    save_load_save("bt", "interp", 2);
+    save_load_save("bt", "bt", 1);
+}
+
+static void test_bad_streams(void **state)
+{
+    (void)state;
+    static struct vmtest a, b;
+    struct sosia_config c;
+    char error[SOSIA_ERROR_BYTES];
+    void *data;
+    size_t len;
+    vmtest_config(&a, &c, kernel, "interp");
+    vmtest_make(&a, &c);
+    assert_int_equal(sosia_vm_save(a.vm, false, &data, &len, error), 0);
+    vmtest_config(&b, &c, kernel, "interp");
+    c.cpus = 2;
+    vmtest_make(&b, &c);
+    assert_int_equal(sosia_vm_load(b.vm, data, len, error), -EINVAL);
+    assert_non_null(strstr(error, "processors"));
+    sosia_vm_free(b.vm);
+    vmtest_config(&b, &c, kernel, "interp");
+    c.memory_bytes = 32u << 20;
+    vmtest_make(&b, &c);
+    assert_int_equal(sosia_vm_load(b.vm, data, len, error), -EINVAL);
+    assert_non_null(strstr(error, "memory"));
+    sosia_vm_free(b.vm);
+    /* Cut anywhere, or with any bit turned, it is refused, and a reset helps. */
+    uint64_t seed = 42;
+    for (int i = 0; i < 60; i++) {
+        assert_true(sosia_vm_load(a.vm, data, test_random(&seed) % len, error) < 0);
+        uint8_t *bytes = data;
+        size_t at = test_random(&seed) % len;
+        uint8_t bit = (uint8_t)(1u << test_random(&seed) % 8);
+        bytes[at] ^= bit;
+        assert_true(sosia_vm_load(a.vm, data, len, error) < 0);
+        bytes[at] ^= bit;
+    }
+    assert_int_equal(sosia_vm_load(a.vm, data, len, error), 0);
+    sosia_vm_reset(a.vm);
+    sosia_vm_start(a.vm);
+    assert_true(vmtest_shows(&a, 0, ">", 60));
+    free(data);
+    sosia_vm_free(a.vm);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_interp),
+        cmocka_unit_test(test_across_engines),
+        cmocka_unit_test(test_bad_streams),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests that run the sosia program share: TAP, a guest at the other end of a terminal, guests."""
+import errno
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.environ.get("TOP") or os.path.dirname(os.path.dirname(HERE))
+BUILD = os.environ.get("BUILD") or os.path.join(TOP, "build")
+SOSIA = os.environ.get("SOSIA") or os.path.join(BUILD, "sosia")
+GUESTS = os.path.join(BUILD, "guests")
+
+# Tests run beside each other on slow machines: patience costs nothing when all is well.
+PATIENCE = float(os.environ.get("TEST_PATIENCE", "1"))
+
+
+class Tap:
+    def __init__(self):
+        self.count = 0
+        self.failed = 0
+
+    def ok(self, good, name, *details):
+        self.count += 1
+        self.failed += not good
+        print(("ok" if good else "not ok") + f" {self.count} - {name}", flush=True)
+        if not good:
+            for text in details:
+                for line in str(text).splitlines()[-20:]:
+                    print("#   " + printable(line)[:300], flush=True)
+        return good
+
+    def skip(self, name, why):
+        self.count += 1
+        print(f"ok {self.count} - {name} # SKIP {why}", flush=True)
+
+    def end(self):
+        print(f"1..{self.count}")
+        sys.exit(1 if self.failed else 0)
+
+
+def skip_all(why):
+    print(f"1..0 # SKIP {why}")
+    sys.exit(0)
+
+
+def printable(text):
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def need_guests(*names):
+    """Fetch guests, or skip the whole test."""
+    r = subprocess.run([os.path.join(TOP, "tools/fetch-guests"), *names], stdin=subprocess.DEVNULL,
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if r.returncode != 0:
+        last = r.stdout.decode(errors="replace").strip().splitlines()[-1:]
+        skip_all("no guests: " + "".join(last))
+
+
+def guest(name, file="vmlinuz"):
+    return os.path.join(GUESTS, name, file)
+
+
+def initrd(out, *args):
+    subprocess.run([os.path.join(TOP, "tools/mkinitrd"), *args, "-o", out], check=True)
+    return out
+
+
+def run(*args, timeout=240, stdin=b"", env=None):
+    """sosia with args; (status, stdout, stderr), status None when time was up."""
+    try:
+        r = subprocess.run([SOSIA, *args], input=stdin, stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, timeout=timeout * PATIENCE, check=False, env=env)
+        return r.returncode, r.stdout.decode(errors="replace"), r.stderr.decode(errors="replace")
+    except subprocess.TimeoutExpired as e:
+        return None, (e.stdout or b"").decode(errors="replace"), (e.stderr or b"").decode(
+            errors="replace")
+
+
+class Terminal:
+    """A program on a pseudo-terminal of its own, as a person would have it."""
+
+    def __init__(self, *args):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            try:
+                os.execv(args[0], args)
+            finally:
+                os._exit(127)
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.text = ""   # not yet expected
+        self.all = ""
+        self.status = None
+
+    def read(self, seconds):
+        """Wait for more output; False at its end."""
+        if not select.select([self.fd], [], [], seconds)[0]:
+            return True
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError as e:
+            if e.errno != errno.EIO:
+                raise
+            data = b""
+        # Guests send carriage returns, and so does our terminal for their line feeds.
+        text = data.decode(errors="replace").replace("\r", "")
+        self.text += text
+        self.all += text
+        return bool(data)
+
+    def expect(self, pattern, timeout=60):
+        """The match, with what came before it dropped; None when it did not come."""
+        until = time.monotonic() + timeout * PATIENCE
+        while True:
+            m = re.search(pattern, self.text)
+            if m:
+                self.text = self.text[m.end():]
+                return m
+            left = until - time.monotonic()
+            if left <= 0 or not self.read(min(left, 1)):
+                return None
+
+    def send(self, text):
+        data = text.encode()
+        while data:
+            data = data[os.write(self.fd, data):]
+
+    def signal(self, sig):
+        os.kill(self.pid, sig)
+
+    def wait(self, timeout=30):
+        """Exit status as the shell counts it, None while it still runs."""
+        until = time.monotonic() + timeout * PATIENCE
+        while self.status is None and time.monotonic() < until:
+            self.read(0.05)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = (128 + os.WTERMSIG(status) if os.WIFSIGNALED(status)
+                               else os.WEXITSTATUS(status))
+        return self.status
+
+    def end(self):
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.fd)
+
+    def modes(self):
+        return termios.tcgetattr(self.fd)
