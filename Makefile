@@ -112,5 +112,5 @@ tests: $(TEST_BINS)
 clean:
 	rm -rf $(BUILD)
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD) -name bench -prune -o -type f -name '*.d' -print 2>/dev/null)
 -include tools/targets.mk

@@ -97,6 +97,12 @@ struct sosia_config {
     int exit_port;                                  /* I/O port, or SOSIA_EXIT_PORT_NONE */
     bool no_reboot;                                 /* a guest reset or triple fault ends the VM */
     bool virtual_time; /* time is counted in instructions; the same run every time */
+    /* For looking into translation (engine bt; the others pass over it). */
+    uint64_t code_cache_bytes; /* 0: the engine's default */
+    const char *dump_code;     /* file that gets guest and host code of blocks; or NULL */
+    uint64_t dump_first;       /* of blocks that begin between these linear addresses; */
+    uint64_t dump_last;        /* both 0: of all */
+    bool perf_map;             /* write /tmp/perf-PID.map for `perf report` */
     void *ctx;         /* for the callbacks */
     /* Bytes that the guest sent to a CALLBACK port. Must not block for long: the guest waits. */
     void (*serial_output)(void *ctx, unsigned port, const void *data, size_t len);

@@ -33,6 +33,9 @@ void run_help(void)
         "  -n, --net none\n"
         "      --no-reboot                  a guest reset or triple fault ends the VM, status 2\n"
         "      --exit-port PORT             a write of V there ends the VM, status (V<<1)|1\n"
+        "      --bt-cache SIZE              code cache of the bt engine (128M)\n"
+        "      --bt-dump FILE[,FIRST[-LAST]] guest and host code of translated blocks\n"
+        "      --perf-map                   write /tmp/perf-PID.map: perf names guest code\n"
         "  -v, --verbose                    say more on stderr; twice: even more\n"
         "keys: ctrl-a x quits, ctrl-a c commands, ctrl-a h help\n",
         stdout);

@@ -13,6 +13,9 @@ enum long_only {
     OPT_DISPLAY,
     OPT_NO_REBOOT,
     OPT_EXIT_PORT,
+    OPT_BT_CACHE,
+    OPT_BT_DUMP,
+    OPT_PERF_MAP,
     OPT_LATER, /* part of the contract, not built yet */
 };
 
@@ -29,6 +32,9 @@ static const struct option long_options[] = {
     {"serial", required_argument, NULL, OPT_SERIAL},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
     {"exit-port", required_argument, NULL, OPT_EXIT_PORT},
+    {"bt-cache", required_argument, NULL, OPT_BT_CACHE},
+    {"bt-dump", required_argument, NULL, OPT_BT_DUMP},
+    {"perf-map", no_argument, NULL, OPT_PERF_MAP},
     {"verbose", no_argument, NULL, 'v'},
     {"help", no_argument, NULL, 'h'},
     {"disk", required_argument, NULL, 'd'},
@@ -153,7 +159,28 @@ static int parse_engine(const char *text, struct err *e)
     return err_set(e, -EINVAL, "--engine: '%s' is not auto, bt, kvm or interp", text);
 }
 
-static int parse_one(struct run_options *o, int option, const char *name, const char *arg,
+/* FILE[,FIRST[-LAST]]: linear addresses in hexadecimal. */
+static int parse_bt_dump(struct run_options *o, char *text, struct err *e)
+{
+    struct sosia_config *c = &o->config;
+    char *comma = strrchr(text, ',');
+    c->dump_code = text;
+    if (comma == NULL) {
+        return 0;
+    }
+    char *end;
+    c->dump_first = c->dump_last = strtoull(comma + 1, &end, 16);
+    if (*end == '-') {
+        c->dump_last = strtoull(end + 1, &end, 16);
+    }
+    if (end == comma + 1 || *end != '\0' || c->dump_last < c->dump_first) {
+        return err_set(e, -EINVAL, "--bt-dump: '%s' is not FIRST[-LAST] in hexadecimal", comma + 1);
+    }
+    *comma = '\0';
+    return 0;
+}
+
+static int parse_one(struct run_options *o, int option, const char *name, char *arg,
                      unsigned *serials, struct err *e)
 {
     unsigned long n = 0;
@@ -194,6 +221,14 @@ static int parse_one(struct run_options *o, int option, const char *name, const 
         r = parse_number("--exit-port", arg, 0xfffc, &n, e);
         o->config.exit_port = (int)n;
         return r;
+    case OPT_BT_CACHE:
+        r = options_size(arg, &o->config.code_cache_bytes, e);
+        return r < 0 ? err_prefix(e, r, "--bt-cache") : 0;
+    case OPT_BT_DUMP:
+        return parse_bt_dump(o, arg, e);
+    case OPT_PERF_MAP:
+        o->config.perf_map = true;
+        return 0;
     case 'v':
         o->verbose++;
         return 0;

@@ -154,6 +154,15 @@ static void say_how_it_went(struct run *r, const struct timespec *from)
             m / s, sosia_vm_engine(r->vm));
 }
 
+/* The engine's counters, one "name value" line each. */
+static void say_counters(struct run *r)
+{
+    char text[8192];
+    if (sosia_vm_info(r->vm, "engine", text, sizeof text) > 0) {
+        fputs(text, stderr);
+    }
+}
+
 static int status_of(struct run *r)
 {
     struct sosia_end end;
@@ -209,6 +218,7 @@ static int run_vm(struct run *r)
     int status = status_of(r);
     if (r->options.verbose > 0) {
         say_how_it_went(r, &from);
+        say_counters(r);
     }
     sosia_vm_free(r->vm);
     term_restore();

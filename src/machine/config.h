@@ -51,6 +51,10 @@ struct machine_config {
     int exit_port; /* -1: none */
     bool no_reboot;
     bool virtual_time;
+    uint64_t code_cache_bytes; /* the five below: as in engine_config */
+    const char *dump_code;
+    uint64_t dump_first, dump_last;
+    bool perf_map;
     struct machine_callbacks callbacks;
 };
 

@@ -38,13 +38,18 @@ static int make_cpus(struct machine *m, const struct machine_config *c, struct e
     return 0;
 }
 
-static int make_engine(struct machine *m, struct err *e)
+static int make_engine(struct machine *m, const struct machine_config *c, struct err *e)
 {
     const struct engine_config config = {
         .mem = m->mem,
         .cpus = m->cpus,
         .cpu_count = m->cpu_count,
         .virtual_time = m->virtual_time,
+        .code_cache_bytes = c->code_cache_bytes,
+        .dump_path = c->dump_code,
+        .dump_first = c->dump_first,
+        .dump_last = c->dump_last,
+        .perf_map = c->perf_map,
     };
     int r = m->engine_class->create(&m->engine, &config, e);
     if (r < 0) {
@@ -91,7 +96,7 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
     bus_lock(m->bus);
     r = pc_init(m->pc, m, c, e);
     if (r == 0) {
-        r = make_engine(m, e);
+        r = make_engine(m, c, e);
     }
     if (r == 0) {
         bus_reset(m->bus);

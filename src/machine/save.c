@@ -13,6 +13,8 @@
 #include "state/state.h"
 
 #define MACHINE_STATE_VERSION 1
+#define TSC_KHZ_MIN 1000u
+#define TSC_KHZ_MAX 100000000u
 
 /* What belongs to no device. */
 struct machine_state {
@@ -78,6 +80,9 @@ static int check(const struct machine *m, const struct machine_state *s, struct 
     if (s->cpus != m->cpu_count) {
         return err_set(e, -EINVAL, "the state is of a machine with %u processors", s->cpus);
     }
+    if (s->tsc_khz < TSC_KHZ_MIN || s->tsc_khz > TSC_KHZ_MAX) {
+        return err_set(e, -EINVAL, "a time stamp counter of %u kHz", s->tsc_khz);
+    }
     return 0;
 }
 
@@ -113,6 +118,8 @@ static int load_locked(struct machine *m, struct state_in *in, struct err *e)
     }
     clock_set_now(m->clock, s.clock_ns);
     machine_time_set_tsc(&m->time, s.tsc);
+    /* The guest was told this rate. Ours was measured again, and is a little different. */
+    m->time.tsc_khz = m->model.tsc_khz = s.tsc_khz;
     for (unsigned i = 0; i < m->cpu_count && r == 0; i++) {
         char name[24];
         cpu_name(name, i);

@@ -39,15 +39,17 @@ static void feed(struct serial *s)
     }
 }
 
+/* Bytes are refused only when the ring is full and the uart takes none. */
 size_t serial_input(struct serial *s, const uint8_t *data, size_t len)
 {
-    size_t taken = len < ring_room(s) ? len : ring_room(s);
-    for (size_t i = 0; i < taken; i++) {
-        s->input[(s->input_at + s->input_len + i) % SERIAL_INPUT] = data[i];
+    size_t taken = 0;
+    while (taken < len && ring_room(s) != 0) {
+        while (taken < len && ring_room(s) != 0) {
+            s->input[(s->input_at + s->input_len++) % SERIAL_INPUT] = data[taken++];
+        }
+        feed(s);
     }
-    s->input_len += taken;
     s->input_short = taken < len;
-    feed(s);
     return taken;
 }
 
