@@ -40,6 +40,9 @@ struct dev_class {
     int (*post_load)(void *dev,
                      struct err *e); /* rebuild and check derived state; -EINVAL refuses */
     void (*pre_save)(void *dev);
+    /* Finish what is under way on the host (disk requests): before a save, while everything that
+     * this may change, processors and interrupt controllers among it, is still unsaved. */
+    void (*quiesce)(void *dev);
 };
 
 /* First member of every device. */
@@ -87,6 +90,8 @@ void bus_mmio_write(struct bus *b, gpa_t gpa, unsigned size, uint64_t value);
 void dev_register(struct bus *b, struct dev *d, const struct dev_class *cls, const char *name);
 void dev_unregister(struct dev *d);
 void bus_reset(struct bus *b); /* every device's reset, machine lock held */
+/* Every device's quiesce, machine lock held. */
+void bus_quiesce(struct bus *b);
 /* Machine lock held. Load fills all devices first, then runs every post_load in order; after an
  * error some devices hold new state and some old: reset or discard the machine. */
 void bus_save(struct bus *b, struct state_out *out);

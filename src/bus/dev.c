@@ -47,6 +47,15 @@ void bus_reset(struct bus *b)
     }
 }
 
+void bus_quiesce(struct bus *b)
+{
+    for (struct dev *d = bus_first_dev(b); d != NULL; d = d->next) {
+        if (d->cls->quiesce != NULL) {
+            d->cls->quiesce(d);
+        }
+    }
+}
+
 void bus_save(struct bus *b, struct state_out *out)
 {
     for (struct dev *d = bus_first_dev(b); d != NULL; d = d->next) {

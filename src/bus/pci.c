@@ -376,9 +376,12 @@ static struct pci_func *target(struct pci_bus *p, uint8_t bus, uint8_t devfn, un
 uint32_t pci_config_read(struct pci_bus *p, uint8_t bus, uint8_t devfn, unsigned offset,
                          unsigned size)
 {
-    const struct pci_func *f = target(p, bus, devfn, offset, size);
+    struct pci_func *f = target(p, bus, devfn, offset, size);
     if (f == NULL) {
         return (uint32_t)MASK64(8 * size); /* master abort */
+    }
+    if (f->config_reading != NULL) {
+        f->config_reading(f, offset, size);
     }
     uint32_t value = 0;
     memcpy(&value, f->config + offset, size);

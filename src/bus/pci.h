@@ -98,6 +98,8 @@ struct pci_func {
     uint8_t intx_line;         /* which one, while intx_out; private to pci.c */
     /* Optional: the device looks at a config write after it took effect. */
     void (*config_written)(struct pci_func *f, unsigned offset, unsigned size);
+    /* Optional: the device brings config[] up to date before it is read. */
+    void (*config_reading)(struct pci_func *f, unsigned offset, unsigned size);
 };
 
 /* A message-signalled interrupt: the chipset turns the write into an APIC message. */

@@ -40,6 +40,7 @@ int machine_save(struct machine *m, bool ram, void **data, size_t *len, struct e
     }
     struct state_out *o = state_out_new();
     bus_lock(m->bus);
+    bus_quiesce(m->bus);
     const struct machine_state s = {
         .ram_bytes = gmem_ram_size(m->mem),
         .clock_ns = clock_now_ns(m->clock),
@@ -146,6 +147,7 @@ int machine_load(struct machine *m, const void *data, size_t len, struct err *e)
         return r;
     }
     bus_lock(m->bus);
+    bus_quiesce(m->bus); /* nothing of the old life comes to its end in the new one */
     r = load_locked(m, in, e);
     /* Whatever was decoded or translated belongs to the old RAM. */
     m->engine_class->invalidate(m->engine, 0, GMEM_GPA_END);
