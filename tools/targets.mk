@@ -47,7 +47,8 @@ check-units: $(call selected,$(TEST_BINS))
 # -- Lint ---------------------------------------------------------------------------------------
 C_SOURCES      := $(sort $(shell find src include tests fuzz -name '*.[chS]'))
 # Directories that clang-format has been over; a new one joins when its files do.
-FORMATTED_DIRS := src/base src/state src/mem src/bus tests/base tests/state tests/mem tests/bus
+FORMATTED_DIRS := src/base src/state src/mem src/block src/bus tests/base tests/state tests/mem \
+                  tests/block tests/bus
 FORMATTED      := $(foreach d,$(FORMATTED_DIRS),$(wildcard $(d)/*.[ch])) tests/support/test.h \
                   fuzz/fuzz_state.c
 
