@@ -255,14 +255,16 @@ struct cpu_exception {
 };
 
 struct cpu {
-    /* -- hot part: translated code addresses these with 8-bit and small displacements; keep the
-     * order */
-    uint64_t gpr[16];
-    uint64_t rip; /* in a semantic helper: the NEXT instruction; see cpu/sem.h */
-    uint64_t rflags;
+    /* -- hot part: while translated code runs, the host's stack pointer is at `tlb`, so that what
+     * lies around it is reached by 8-bit displacements; keep the order */
+    _Alignas(16) uint64_t gpr[16];
+    uint64_t engine_stack[4]; /* return addresses of stubs, below the stack pointer */
+    struct tlb_entry *tlb;    /* table of the current view and address space */
     _Atomic uint32_t events;
-    uint32_t mode;         /* enum insn_mode of CS now */
-    struct tlb_entry *tlb; /* table of the current view and address space */
+    uint32_t mode;           /* enum insn_mode of CS now */
+    uint64_t engine_hot[24]; /* the translator's own, addressed by translated code */
+    uint64_t rip;            /* in a semantic helper: the NEXT instruction; see cpu/sem.h */
+    uint64_t rflags;
     struct tlb_entry *tlb_view[TLB_VIEWS];
     uint64_t insn_ip;        /* address (offset in CS) of the instruction in flight */
     const struct insn *insn; /* in flight */
@@ -273,7 +275,6 @@ struct cpu {
     bool in_delivery; /* an event is being delivered */
     bool step_armed;  /* RFLAGS.TF was set when the last instruction began: #DB is due after it */
     uint64_t icount;  /* instructions retired (interp always, bt in virtual-time mode) */
-    _Alignas(16) uint64_t engine_hot[24]; /* the translator's own, addressed by translated code */
 
     /* -- segments and system registers */
     struct cpu_seg seg[SEG_COUNT];

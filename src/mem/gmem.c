@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One memfd holds all RAM, then room for ROM copies, so that page n of the flags array is always
+ * One mapping holds all RAM, then room for ROM copies, so that page n of the flags array is always
  * the page at base + n * 4096. Nothing is touched before the guest touches it.
  *
  * The map is a sorted array of ranges under a sequence count: lookups take no lock and copy out
@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/bits.h"
@@ -38,7 +37,6 @@ struct slot {
 };
 
 struct gmem {
-    int fd;
     uint8_t *host; /* RAM, then ROM copies */
     size_t host_bytes;
     uint64_t ram_bytes;
@@ -63,10 +61,22 @@ struct gmem {
 
 /* -- The map: readers ---------------------------------------------------------------------------
  * The same sequence count as base/clock.c: data loads acquire, data stores release. */
-static bool lookup_once(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
+static void read_slot(const struct gmem *m, uint32_t at, struct gmem_range *out)
+{
+    const struct slot *s = &m->slots[at];
+    out->gpa = atomic_load_explicit(&s->gpa, memory_order_acquire);
+    out->size = atomic_load_explicit(&s->size, memory_order_acquire);
+    out->kind = (enum gmem_kind)atomic_load_explicit(&s->kind, memory_order_acquire);
+    out->ram_page = atomic_load_explicit(&s->ram_page, memory_order_acquire);
+    out->host = m->host + (out->ram_page << GMEM_PAGE_BITS);
+}
+
+/* or_next: when none holds gpa, the first beyond it will do. */
+static bool lookup_once(const struct gmem *m, gpa_t gpa, bool or_next, struct gmem_range *out)
 {
     uint32_t lo = 0;
-    uint32_t hi = atomic_load_explicit(&m->count, memory_order_acquire);
+    const uint32_t count = atomic_load_explicit(&m->count, memory_order_acquire);
+    uint32_t hi = count;
     while (lo < hi) {
         uint32_t mid = (lo + hi) / 2;
         const struct slot *s = &m->slots[mid];
@@ -77,18 +87,18 @@ static bool lookup_once(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
         } else if (gpa - start >= size) {
             lo = mid + 1;
         } else {
-            out->gpa = start;
-            out->size = size;
-            out->kind = (enum gmem_kind)atomic_load_explicit(&s->kind, memory_order_acquire);
-            out->ram_page = atomic_load_explicit(&s->ram_page, memory_order_acquire);
-            out->host = m->host + (out->ram_page << GMEM_PAGE_BITS);
+            read_slot(m, mid, out);
             return true;
         }
+    }
+    if (or_next && lo < count) {
+        read_slot(m, lo, out);
+        return true;
     }
     return false;
 }
 
-bool gmem_find(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
+static bool lookup(const struct gmem *m, gpa_t gpa, bool or_next, struct gmem_range *out)
 {
     for (;;) {
         uint32_t seq = atomic_load_explicit(&m->seq, memory_order_acquire);
@@ -96,7 +106,7 @@ bool gmem_find(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
             continue;
         }
         struct gmem_range found = { 0 };
-        bool hit = lookup_once(m, gpa, &found);
+        bool hit = lookup_once(m, gpa, or_next, &found);
         if (likely(atomic_load_explicit(&m->seq, memory_order_acquire) == seq)) {
             if (hit) {
                 *out = found;
@@ -104,6 +114,16 @@ bool gmem_find(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
             return hit;
         }
     }
+}
+
+bool gmem_find(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
+{
+    return lookup(m, gpa, false, out);
+}
+
+bool gmem_find_next(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
+{
+    return lookup(m, gpa, true, out);
 }
 
 /* -- The map: changes, map_lock held ----------------------------------------------------------- */
@@ -335,28 +355,21 @@ static int check_commit_limit(uint64_t bytes, struct err *e)
     return 0;
 }
 
-/* Address space aligned for huge pages, so that guest and host huge pages can meet. */
-static uint8_t *map_aligned(int fd, size_t bytes)
+/* Aligned for huge pages, so that guest and host huge pages can meet. Private memory, because hosts
+ * give huge pages to it when asked, but to shared memory only by an administrator's word. */
+static uint8_t *map_aligned(size_t bytes)
 {
-    uint8_t *raw = mmap(NULL, bytes + HUGE_PAGE, PROT_NONE,
+    uint8_t *raw = mmap(NULL, bytes + HUGE_PAGE, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (raw == MAP_FAILED) {
         return NULL;
     }
     uint8_t *at = (uint8_t *)align_up((uintptr_t)raw, HUGE_PAGE);
-    void *p = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd,
-                   0);
-    if (p == MAP_FAILED) {
-        int saved = errno;
-        munmap(raw, bytes + HUGE_PAGE);
-        errno = saved;
-        return NULL;
-    }
     if (at != raw) {
         munmap(raw, (size_t)(at - raw));
     }
     munmap(at + bytes, HUGE_PAGE - (size_t)(at - raw));
-    /* Hints, both: a host without shared huge pages, or without either, runs the same. */
+    /* Hints, both: a host without huge pages runs the same. */
     madvise(at, bytes, MADV_HUGEPAGE);
     madvise(at, bytes, MADV_DONTDUMP);
     return at;
@@ -366,12 +379,7 @@ static int allocate(struct gmem *m, struct err *e)
 {
     m->host_bytes = m->ram_bytes + ROM_MAX;
     m->page_count = m->host_bytes >> GMEM_PAGE_BITS;
-    m->fd = memfd_create("sosia-ram", MFD_CLOEXEC);
-    if (m->fd < 0 || ftruncate(m->fd, (off_t)m->host_bytes) < 0) {
-        return err_set(e, -errno, "memory: no memory file of %" PRIu64 " MiB: %s",
-                       m->ram_bytes >> 20, strerror(errno));
-    }
-    m->host = map_aligned(m->fd, m->host_bytes);
+    m->host = map_aligned(m->host_bytes);
     if (m->host == NULL) {
         return err_set(e, -ENOMEM, "memory: cannot map %" PRIu64 " MiB: %s", m->ram_bytes >> 20,
                        strerror(errno));
@@ -397,7 +405,6 @@ int gmem_new(struct gmem **out, uint64_t ram_bytes, gpa_t hole_start, struct err
     }
     struct gmem *m = xzalloc(sizeof *m);
     pthread_mutex_init(&m->map_lock, NULL);
-    m->fd = -1;
     m->ram_bytes = ram_bytes;
     m->ram_below = ram_bytes < hole_start ? ram_bytes : hole_start;
     r = allocate(m, e);
@@ -421,16 +428,12 @@ void gmem_free(struct gmem *m)
     if (m->host != NULL) {
         munmap(m->host, m->host_bytes);
     }
-    if (m->fd >= 0) {
-        close(m->fd);
-    }
     pthread_mutex_destroy(&m->map_lock);
     free(m);
 }
 
 uint64_t gmem_ram_size(const struct gmem *m) { return m->ram_bytes; }
 uint64_t gmem_ram_below_4g(const struct gmem *m) { return m->ram_below; }
-int gmem_fd(const struct gmem *m) { return m->fd; }
 uint8_t *gmem_ram_host(const struct gmem *m) { return m->host; }
 _Atomic uint8_t *gmem_page_flags(struct gmem *m) { return m->flags; }
 uint64_t gmem_page_count(const struct gmem *m) { return m->page_count; }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Guest-physical memory: what is RAM, what is ROM, what is a hole, and the one access family for
- * it. RAM is one memfd mapping; everything that is not RAM or ROM belongs to the bus.
+ * it. RAM is one mapping; everything that is not RAM or ROM belongs to the bus.
  *
  * Each RAM page has a byte of atomic flags: who wants to know of writes to it (migration, the
  * screen), and whether an engine holds translations of code in it. A writer that finds a flag set
@@ -56,7 +56,6 @@ MUST_CHECK int gmem_new(struct gmem **out, uint64_t ram_bytes, gpa_t hole_start,
 void gmem_free(struct gmem *m);
 uint64_t gmem_ram_size(const struct gmem *m);
 uint64_t gmem_ram_below_4g(const struct gmem *m);
-int gmem_fd(const struct gmem *m);
 uint8_t *gmem_ram_host(const struct gmem *m); /* RAM page n at + n*4096, for snapshot and tests */
 
 /* Lay something over a range: ROM bytes (copied into memory of gmem's own), or a hole where the
@@ -76,6 +75,8 @@ void gmem_set_code_hook(struct gmem *m, void (*written)(void *ctx, gpa_t gpa, ui
 
 /* Which range holds gpa; false for a hole. The copy stays valid until the map changes. */
 bool gmem_find(const struct gmem *m, gpa_t gpa, struct gmem_range *out);
+/* The range that holds gpa or the first beyond it; false: none. To walk the whole map. */
+bool gmem_find_next(const struct gmem *m, gpa_t gpa, struct gmem_range *out);
 
 /* Number of the RAM page at gpa, even while a ROM or a hole lies over it; GMEM_NO_PAGE if none. */
 uint64_t gmem_ram_page(const struct gmem *m, gpa_t gpa);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Control flow and the stack. A jump within the page is linked by patching it; a jump to another
- * page goes through a link that is taken only while the exec TLB still maps that page to the same
- * memory; an indirect one looks into the vCPU's jump cache.
+ * Control flow and the stack. A jump to a known address is linked by patching it (link.c); an
+ * indirect one looks into the vCPU's jump cache.
  */
 #include "engine/bt/translate.h"
 
@@ -10,13 +9,9 @@ uint32_t bt_exit_new(struct translation *t, uint64_t target)
 {
     struct bt_cache *c = &t->bt->cache;
     uint32_t n = c->exit_count++;
-    c->exits[n] = (struct bt_exit){ .target = target, .mode = t->mode };
+    bool same_page = target >> GMEM_PAGE_BITS == t->pc >> GMEM_PAGE_BITS && !t->block->split;
+    c->exits[n] = (struct bt_exit){ .target = target, .mode = t->mode, .same_page = same_page };
     return n;
-}
-
-static bool same_page(const struct translation *t, uint64_t target)
-{
-    return target >> GMEM_PAGE_BITS == t->pc >> GMEM_PAGE_BITS && !t->block->split;
 }
 
 /* Linking works where an offset in CS is a linear address. */
@@ -53,93 +48,28 @@ static void cold_exit(struct translation *t, uint8_t *from, uint32_t exit)
     bt_cold_new(t, COLD_EXIT, from)->exit = exit;
 }
 
-/* T1 holds the target: to its code when the jump cache has it, else to `miss`, bound by the
- * caller. */
-static void lookup_jump(struct emit *e, uint8_t *miss[2])
-{
-    emit_mov_rr(e, true, T0, T1);
-    emit_rr(e, 0xc1, true, 5, T0); /* shr T0, 12 */
-    emit1(e, GMEM_PAGE_BITS);
-    emit_rr(e, 0x31, false, T1, T0); /* xor T0d, T1d */
-    emit_ri(e, 4, false, T0, BT_JUMP_SIZE - 1);
-    emit_rr(e, 0xc1, false, 4, T0); /* shl T0d, 5 */
-    emit1(e, 5);
-    emit_rg(e, 0x03, true, T0, HOT_OFF(jump_cache));
-    emit_rm(e, 0x3b, true, T1,
-            (struct host_mem){ T0, H_NONE, 0, (int32_t)offsetof(struct bt_jump, va) });
-    miss[0] = emit_jcc_fwd(e, CC_NE);
-    emit_rg(e, 0x8b, true, T1, HOT_OFF(key));
-    emit_rm(e, 0x3b, true, T1,
-            (struct host_mem){ T0, H_NONE, 0, (int32_t)offsetof(struct bt_jump, key) });
-    emit_rm(e, 0x8b, true, T1,
-            (struct host_mem){ T0, H_NONE, 0, (int32_t)offsetof(struct bt_jump, va) });
-    miss[1] = emit_jcc_fwd(e, CC_NE);
-    emit_rm(e, 0xff, false, 4,
-            (struct host_mem){ T0, H_NONE, 0, (int32_t)offsetof(struct bt_jump, code) });
-}
-_Static_assert(sizeof(struct bt_jump) == 32, "index shift");
-
-void bt_emit_lookup_exit(struct bt *bt, struct emit *e, uint32_t exit)
-{
-    uint8_t *miss[2];
-    emit_mov_imm(e, T1, bt->cache.exits[exit].target);
-    lookup_jump(e, miss);
-    emit_bind(e, miss[0]);
-    emit_bind(e, miss[1]);
-    emit_mov_imm(e, T0, exit);
-    emit_jmp(e, bt->stubs.leave);
-}
-
-static void emit_link(struct translation *t, uint64_t target, uint32_t exit)
-{
-    struct emit *e = &t->e;
-    struct bt_cache *c = &t->bt->cache;
-    struct bt_link *link = &c->links[c->link_count++];
-    int32_t entry = (int32_t)((target >> GMEM_PAGE_BITS & (CPU_TLB_SIZE - 1)) *
-                              sizeof(struct tlb_entry));
-    *link = (struct bt_link){ .tag = target & ~0xfffull, .addend = ~0ull };
-    c->exits[exit].link = link;
-    emit_rg(e, 0x8b, true, T0, CPU_OFF(tlb));
-    emit_r_rip(e, 0x8b, true, T1, &link->tag);
-    emit_rm(
-        e, 0x3b, true, T1,
-        (struct host_mem){ T0, H_NONE, 0, entry + (int32_t)offsetof(struct tlb_entry, tag_exec) });
-    bt_cold_new(t, COLD_LINK, emit_jcc_fwd(e, CC_NE))->exit = exit;
-    emit_r_rip(e, 0x8b, true, T1, &link->addend);
-    emit_rm(
-        e, 0x3b, true, T1,
-        (struct host_mem){ T0, H_NONE, 0, entry + (int32_t)offsetof(struct tlb_entry, addend) });
-    t->cold[t->cold_count - 1].also = emit_jcc_fwd(e, CC_NE);
-    emit_r_rip(e, 0xff, false, 4, &link->code); /* jmp [link->code] */
-}
-
 /* Leave for a known address; flags that are live there are in memory. */
 void bt_emit_exit(struct translation *t, uint64_t target)
 {
     struct emit *e = &t->e;
     target = wrap_ip(t, target);
     uint32_t exit = bt_exit_new(t, target);
-    if (!linkable(t)) {
-        cold_exit(t, emit_jmp_fwd(e), exit);
-    } else if (same_page(t, target)) {
+    if (linkable(t))
         align_rel32(e, 1);
-        uint8_t *rel = emit_jmp_fwd(e);
+    uint8_t *rel = emit_jmp_fwd(e);
+    if (linkable(t))
         set_patch(t, exit, rel);
-        cold_exit(t, rel, exit);
-    } else {
-        emit_link(t, target, exit);
-    }
+    cold_exit(t, rel, exit);
 }
 
 /* T1 holds the target: jump cache, else C, which wants to know whose target it is. Flags are in
  * memory. */
 void bt_emit_indirect(struct translation *t, uint32_t site)
 {
-    uint8_t *miss[2];
-    lookup_jump(&t->e, miss);
-    struct cold *c = bt_cold_new(t, COLD_INDIRECT, miss[0]);
-    c->also = miss[1];
-    c->site = site;
+    struct emit *e = &t->e;
+    emit_call(e, t->bt->stubs.lookup);
+    emit_rr(e, 0xff, false, 4, T0); /* jmp r14: three bytes, */
+    emit4(e, site);                 /* then what the stub looks for when there is no such code */
 }
 
 /* -- Stack ------------------------------------------------------------------------------------- */
@@ -371,24 +301,18 @@ static void save_for_target(struct translation *t)
         bt_flags_save(t);
 }
 
-/* A conditional jump whose rel32 is patched when its target is in this page. */
 static void jcc(struct translation *t, const struct insn *in, uint64_t target)
 {
     struct emit *e = &t->e;
     bt_flags_load(t);
     save_for_target(t);
-    target = wrap_ip(t, target);
-    if (linkable(t) && same_page(t, target)) {
-        uint32_t exit = bt_exit_new(t, target);
+    uint32_t exit = bt_exit_new(t, wrap_ip(t, target));
+    if (linkable(t))
         align_rel32(e, 2);
-        uint8_t *rel = emit_jcc_fwd(e, in->cc);
+    uint8_t *rel = emit_jcc_fwd(e, in->cc);
+    if (linkable(t))
         set_patch(t, exit, rel);
-        cold_exit(t, rel, exit);
-    } else {
-        uint8_t *skip = emit_jcc_fwd(e, in->cc ^ 1);
-        bt_emit_exit(t, target);
-        emit_bind(e, skip);
-    }
+    cold_exit(t, rel, exit);
 }
 
 /* LOOP and JCXZ: no flags involved. */

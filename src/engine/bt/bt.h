@@ -2,9 +2,9 @@
  *
  * Binary translation, private parts: x86 guest code becomes x86-64 host code.
  *
- * While translated code runs, the guest's general registers are in host registers (see reg.h), the
- * GS base points to the vCPU's struct cpu, and the guest's vector registers are on the host's when
- * bt_hot.fp_loaded says so. Between blocks the arithmetic flags are in bt_hot.flags; inside a block
+ * While translated code runs, the guest's general registers are in host registers, the stack
+ * pointer points into the vCPU's struct cpu (see reg.h), and the guest's vector registers are on the
+ * host's when bt_hot.fp_loaded says so. Between blocks the arithmetic flags are in bt_hot.flags; inside a block
  * they stay in the host's flags as long as nothing of ours destroys them. Everything rare is the
  * shared semantic helper, called with the whole state put back into struct cpu.
  *
@@ -22,23 +22,23 @@
 #include "cpu/sem.h"
 #include "engine/engine.h"
 
-/* -- What is addressed by translated code through GS, at fixed places of struct cpu.engine_hot. */
+/* -- What is addressed by translated code, at fixed places of struct cpu.engine_hot; the first of
+ * these by short displacements. */
 struct bt_hot {
     uint16_t flags;        /* LAHF in the high byte (AH), SETO in the low one (AL) */
     uint8_t fp_loaded;     /* the guest's vector registers and MXCSR are on the host's */
     uint8_t intr_deferred; /* CPU_EV_INTR is out of events while the guest masks interrupts */
     uint8_t pad[4];
-    uint64_t host_rsp;
-    uint64_t self;       /* struct cpu * */
-    uint64_t key;        /* who may use a jump-cache entry: address space generation and mode */
-    uint64_t jump_cache; /* struct bt_jump * */
-    uint64_t tmp;        /* RAX while flags move */
-    uint64_t tmp2;       /* target of an indirect call while its return address is pushed */
-    uint64_t resume;
-    uint32_t host_mxcsr;
-    uint32_t pad2;
     uint64_t stack_page;   /* linear page of the stack, writable without ado; low bits set: none */
     uint64_t stack_addend; /* its TLB addend */
+    uint64_t tmp;          /* RAX while flags move */
+    uint64_t tmp2;         /* target of an indirect call while its return address is pushed */
+    uint64_t jump_cache;   /* struct bt_jump * */
+    uint64_t key;          /* who may use a jump-cache entry: address space generation and mode */
+    uint64_t resume;
+    uint64_t host_rsp;
+    uint32_t host_mxcsr;
+    uint32_t pad2;
     uint64_t no_stack_addend;
     uint64_t icount; /* virtual time: instructions begun in this run */
 };
@@ -47,7 +47,7 @@ _Static_assert(sizeof(struct bt_hot) <= sizeof((struct cpu *)0)->engine_hot, "ho
 static inline struct bt_hot *bt_hot(struct cpu *cpu) { return (struct bt_hot *)cpu->engine_hot; }
 
 /* -- Jump cache: guest linear address to host code, per vCPU; index is a hash of the address. */
-#define BT_JUMP_BITS 12u
+#define BT_JUMP_BITS 15u
 #define BT_JUMP_SIZE (1u << BT_JUMP_BITS)
 struct bt_jump {
     uint64_t va;
@@ -87,9 +87,11 @@ struct bt_block {
     bool dead;
     bool split; /* its one instruction crosses a page: second page's bytes are in gpa2 */
     gpa_t gpa2;
-    uint8_t *code;      /* entry, in the executable view */
-    uint32_t code_size; /* offset of the stub that leaves with rip = pc */
-    uint32_t code_end;  /* and of the end of all of it */
+    const uint8_t *code;    /* entry, in the executable view */
+    const uint8_t *cold;    /* what is off the straight path; first: leave with rip = pc */
+    const uint8_t *checked; /* entry for other pages, see link.c; NULL until somebody links so */
+    uint32_t code_size;
+    uint32_t cold_size;
     struct bt_block *hash_next;
     struct bt_block *page_next[2];
 };
@@ -115,23 +117,14 @@ struct bt_exit {
     uint64_t *patch; /* writable view of the aligned 8 bytes that hold the jump's rel32, or NULL */
     uint8_t patch_shift;       /* bit position of the rel32 in *patch */
     const uint8_t *patch_end;  /* executable address after the rel32 */
-    struct bt_link *link;      /* other page: the link to fill, or NULL */
     struct bt_block *entry_of; /* this is the exit at the entry of a block, taken on events */
     uint32_t mode;             /* of the block it leaves */
-};
-
-/* A jump to another guest page is taken only while the exec TLB still maps that page to where it
- * pointed when the link was made. In memory that translated code reads RIP-relative. */
-struct bt_link {
-    uint64_t tag;    /* linear page */
-    uint64_t addend; /* TLB addend that stands for the physical page; ~0: not linked */
-    const uint8_t *code;
-    uint64_t pad;
+    bool same_page;            /* the target is in the page that the block is in */
 };
 
 enum bt_exit_reason {
     BT_LEFT_INDIRECT, /* target not in the jump cache */
-    BT_LEFT_DIRECT,   /* exit not linked, or its link is to another mapping */
+    BT_LEFT_DIRECT,   /* exit not linked yet */
     BT_LEFT_ENTRY,    /* at the entry of a block: an event, or the block is dead */
     BT_LEFT_STATE,    /* a helper changed mode, or an event came up in it */
     BT_LEFT_REASONS
@@ -148,7 +141,7 @@ enum bt_slow_reason {
 /* Those of translation are in struct bt under its lock, the others with each vCPU. */
 struct bt_stats {
     uint64_t blocks, insns, links, flushes, invalidations;
-    uint64_t lookups, fills_read, fills_write, steps, jump_clears;
+    uint64_t lookups, finds, fills_read, fills_write, steps, jump_clears;
     uint64_t left[BT_LEFT_REASONS];
     uint64_t slow[BT_SLOW_REASONS];
     uint64_t helpers[OP_COUNT];
@@ -159,10 +152,10 @@ struct bt_cache {
     uint8_t *exec;
     uint8_t *write;
     size_t size;
-    size_t used;
+    size_t used;      /* the straight paths of blocks grow up to cold_first, */
+    size_t cold_used; /* what is rarely executed up to size */
+    size_t cold_first;
     size_t stubs_end; /* what a flush keeps */
-    struct bt_link *links;
-    uint32_t link_count, link_max;
     struct bt_site *sites;
     uint32_t site_count, site_max;
     struct bt_exit *exits;
@@ -183,8 +176,11 @@ struct bt_stubs {
     const uint8_t *fill;    /* called with r14d: site, r15: address; returns the addend in r14 */
     const uint8_t *stack;   /* as fill, for stack_page: tries the TLB first */
     const uint8_t *fp_load; /* called: puts the vector registers on the host's */
-    const uint8_t *fp_save; /* void (struct cpu *): and back, a C function */
-    const uint8_t *indirect_miss; /* r15: rip, r14d: site of the branch */
+    const uint8_t *fp_load_c; /* the same as a C function, void (struct cpu *), */
+    const uint8_t *fp_save;   /* and back */
+    const uint8_t *lookup;  /* called with r15: rip; returns its code in r14, or leaves: the
+                               branch's site is 3 bytes behind the return address */
+    const uint8_t *go;      /* r15: rip; goes to its code, or leaves */
 };
 
 struct bt {
@@ -232,6 +228,8 @@ MUST_CHECK int bt_cache_init(struct bt *bt, struct err *e);
 void bt_cache_fini(struct bt *bt);
 void bt_cache_reset(struct bt *bt);
 bool bt_cache_room(const struct bt *bt); /* enough for one more block of any size */
+/* With bt->lock or without: then what it returns may be dying, its code is safe to go to as long as
+ * this vCPU counts as being in code. */
 struct bt_block *bt_cache_find(struct bt *bt, uint64_t pc, gpa_t gpa, uint32_t mode,
                                uint64_t cs_base);
 void bt_cache_add(struct bt *bt, struct bt_block *b);
@@ -243,10 +241,6 @@ static inline uint8_t *bt_writable(const struct bt *bt, const uint8_t *exec)
 
 /* stubs.c */
 void bt_make_stubs(struct bt *bt);
-
-struct emit;
-/* branch.c: look for the exit's target in the jump cache, else leave by it. */
-void bt_emit_lookup_exit(struct bt *bt, struct emit *e, uint32_t exit);
 
 /* translate.c: under bt->lock, with bt_cache_room. */
 struct bt_code_at {
@@ -279,6 +273,8 @@ struct bt_fill_result {
 };
 #define BT_SITE_WRITE 0x80000000u /* with the site's number, for bt_fill: the access is a write */
 struct bt_fill_result bt_fill(struct cpu *cpu, uint64_t va, uint32_t site);
+/* The code at rip, which the jump cache does not have; NULL: leave. Puts it into the cache. */
+const uint8_t *bt_find_code(struct cpu *cpu, uint64_t rip);
 void bt_intr_undefer(struct cpu *cpu); /* put CPU_EV_INTR back when the guest can take it */
 void bt_flags_to_cpu(struct cpu *cpu);
 void bt_flags_from_cpu(struct cpu *cpu);
@@ -302,7 +298,7 @@ void bt_perf_map_restart(struct bt *bt); /* the cache was emptied */
 
 /* link.c: under bt->lock. Let the exit go straight to b from now on; send a block's entry
  * elsewhere. */
-void bt_link_exit(struct bt *bt, struct cpu *cpu, uint32_t exit, const struct bt_block *b);
+void bt_link_exit(struct bt *bt, struct cpu *cpu, uint32_t exit, struct bt_block *b);
 void bt_patch_entry(struct bt *bt, struct bt_block *b, const uint8_t *to);
 
 #endif

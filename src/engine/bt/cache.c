@@ -42,7 +42,6 @@ int bt_cache_init(struct bt *bt, struct err *e)
     c->site_max = (uint32_t)(c->size / 32) + BLOCK_RECORDS_MAX;
     c->exit_max = (uint32_t)(c->size / 32) + BLOCK_RECORDS_MAX;
     c->block_max = (uint32_t)(c->size / 64) + 2;
-    c->link_max = (uint32_t)(c->size / 64) + BLOCK_RECORDS_MAX;
     c->hash_mask = (1u << (63 - __builtin_clzll(c->size / 128))) - 1;
     c->page_count = gmem_page_count(bt->config.mem);
 
@@ -53,24 +52,14 @@ int bt_cache_init(struct bt *bt, struct err *e)
             close(fd);
         return err_set(e, r, "bt: no memory file for the code cache: %s", strerror(-r));
     }
-    /* Links are read RIP-relative: executable view and links in one reservation. */
-    size_t link_bytes = align_up(c->link_max * sizeof(struct bt_link), KIB(4));
-    uint8_t *area = mmap(NULL, c->size + link_bytes, PROT_NONE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    void *x = MAP_FAILED;
-    void *w = MAP_FAILED;
-    int links = -1;
-    if (area != MAP_FAILED) {
-        x = mmap(area, c->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0);
-        links = mprotect(area + c->size, link_bytes, PROT_READ | PROT_WRITE);
-        w = mmap(NULL, c->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    }
+    void *x = mmap(NULL, c->size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    void *w = mmap(NULL, c->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
-    if (x == MAP_FAILED || w == MAP_FAILED || links < 0)
+    c->exec = x == MAP_FAILED ? NULL : x;
+    c->write = w == MAP_FAILED ? NULL : w;
+    if (c->exec == NULL || c->write == NULL)
         return err_set(e, -ENOMEM, "bt: the host does not let this process map code memory");
-    c->exec = x;
-    c->write = w;
-    c->links = (struct bt_link *)(void *)(area + c->size);
+    c->cold_first = align_up(c->size / 2, KIB(4));
     c->sites = reserve(c->site_max * sizeof *c->sites);
     c->exits = reserve(c->exit_max * sizeof *c->exits);
     c->blocks = reserve(c->block_max * sizeof *c->blocks);
@@ -92,7 +81,7 @@ static void release(void *p, size_t bytes)
 void bt_cache_fini(struct bt *bt)
 {
     struct bt_cache *c = &bt->cache;
-    release(c->exec, c->size + align_up(c->link_max * sizeof(struct bt_link), KIB(4)));
+    release(c->exec, c->size);
     release(c->write, c->size);
     release(c->sites, c->site_max * sizeof *c->sites);
     release(c->exits, c->exit_max * sizeof *c->exits);
@@ -104,10 +93,9 @@ void bt_cache_fini(struct bt *bt)
 bool bt_cache_room(const struct bt *bt)
 {
     const struct bt_cache *c = &bt->cache;
-    return c->used + BLOCK_CODE_MAX <= c->size &&
+    return c->used + BLOCK_CODE_MAX <= c->cold_first && c->cold_used + BLOCK_CODE_MAX <= c->size &&
            c->site_count + BLOCK_RECORDS_MAX <= c->site_max &&
-           c->exit_count + BLOCK_RECORDS_MAX <= c->exit_max && c->block_count < c->block_max &&
-           c->link_count + BLOCK_RECORDS_MAX <= c->link_max;
+           c->exit_count + BLOCK_RECORDS_MAX <= c->exit_max && c->block_count < c->block_max;
 }
 
 void bt_cache_reset(struct bt *bt)
@@ -123,10 +111,10 @@ void bt_cache_reset(struct bt *bt)
     }
     madvise(c->hash, (c->hash_mask + 1) * sizeof *c->hash, MADV_DONTNEED);
     c->used = c->stubs_end;
+    c->cold_used = c->cold_first;
     c->site_count = 0;
     c->exit_count = 2;
     c->block_count = 0;
-    c->link_count = 0;
     c->generation++;
 }
 
@@ -140,9 +128,9 @@ struct bt_block *bt_cache_find(struct bt *bt, uint64_t pc, gpa_t gpa, uint32_t m
                                uint64_t cs_base)
 {
     struct bt_cache *c = &bt->cache;
-    struct bt_block *b = c->hash[hash_of(c, pc, gpa, mode)];
+    struct bt_block *b = __atomic_load_n(&c->hash[hash_of(c, pc, gpa, mode)], __ATOMIC_ACQUIRE);
     while (b != NULL && (b->pc != pc || b->gpa != gpa || b->mode != mode || b->cs_base != cs_base))
-        b = b->hash_next;
+        b = __atomic_load_n(&b->hash_next, __ATOMIC_ACQUIRE);
     return b;
 }
 
@@ -159,7 +147,7 @@ void bt_cache_add(struct bt *bt, struct bt_block *b)
     struct bt_cache *c = &bt->cache;
     struct bt_block **h = &c->hash[hash_of(c, b->pc, b->gpa, b->mode)];
     b->hash_next = *h;
-    *h = b;
+    __atomic_store_n(h, b, __ATOMIC_RELEASE);
     struct bt_block **p = page_slot(bt, b->gpa);
     b->page_next[0] = *p;
     *p = b;
@@ -177,14 +165,12 @@ static void unhash(struct bt *bt, struct bt_block *b)
     while (*h != NULL && *h != b)
         h = &(*h)->hash_next;
     if (*h == b)
-        *h = b->hash_next;
+        __atomic_store_n(h, b->hash_next, __ATOMIC_RELEASE);
 }
 
-/* The first instruction of a block is one of nine bytes, eight-aligned: replace it by a jump to the
- * block's exit in one store. */
 static void kill_block(struct bt *bt, struct bt_block *b)
 {
-    bt_patch_entry(bt, b, b->code + b->code_size);
+    bt_patch_entry(bt, b, b->cold);
     unhash(bt, b);
     b->dead = true;
     bt->stats.invalidations++;

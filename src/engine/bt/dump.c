@@ -50,7 +50,7 @@ void bt_dump_block(struct bt *bt, const struct bt_block *b, const struct insn *i
         return;
     fprintf(bt->dump, "block %llx gpa %llx mode %x%s: %u instructions, %u bytes, %u of host code\n",
             (unsigned long long)b->pc, (unsigned long long)b->gpa, b->mode,
-            b->split ? " split" : "", b->insns, b->size, b->code_end);
+            b->split ? " split" : "", b->insns, b->size, b->code_size + b->cold_size);
     uint64_t ip = b->pc;
     for (unsigned i = 0; i < b->insns; i++) {
         if (insn[i].op == OP_INVALID)
@@ -60,6 +60,8 @@ void bt_dump_block(struct bt *bt, const struct bt_block *b, const struct insn *i
         ip += insn[i].len;
     }
     fprintf(bt->dump, " host\n");
-    print_host(bt->dump, b->code, b->code_end);
+    print_host(bt->dump, b->code, b->code_size);
+    fprintf(bt->dump, " off the path\n");
+    print_host(bt->dump, b->cold, b->cold_size);
     fflush(bt->dump);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Host code, byte by byte. Functions are named by operand shape: rr register-register, rm
- * register-memory, ri register-immediate, g: memory of struct cpu through GS.
+ * register-memory, ri register-immediate, g: memory of struct cpu, which the stack pointer points
+ * into (reg.h).
  *
  * A struct emit writes through the writable view; addresses that code refers to are those of the
  * executable view.
@@ -130,11 +131,23 @@ static inline void emit_rm(struct emit *e, uint8_t op, bool w, unsigned reg, str
     emit_modrm_mem(e, reg, m);
 }
 
-/* op reg, gs:[offset] (offset in struct cpu) */
-static inline void emit_rg(struct emit *e, uint8_t op, bool w, unsigned reg, uint32_t offset)
+/* A field of struct cpu, by its place from the stack pointer. */
+static inline struct host_mem cpu_mem(int32_t at)
 {
-    emit1(e, 0x65);
-    emit_rm(e, op, w, reg, (struct host_mem){ H_NONE, H_NONE, 0, (int32_t)offset });
+    return (struct host_mem){ H_SP, H_NONE, 0, at };
+}
+
+/* op reg, field */
+static inline void emit_rg(struct emit *e, uint8_t op, bool w, unsigned reg, int32_t at)
+{
+    emit_rm(e, op, w, reg, cpu_mem(at));
+}
+
+/* op field with an opcode extension and neither REX nor prefix; an immediate may follow */
+static inline void emit_xg(struct emit *e, uint8_t op, unsigned ext, int32_t at)
+{
+    emit1(e, op);
+    emit_modrm_mem(e, ext, cpu_mem(at));
 }
 
 /* op group /ext with an immediate: 81/83 forms */

@@ -104,9 +104,8 @@ void bt_flags_save(struct translation *t)
     emit1(e, 0x0f); /* seto al */
     emit1(e, 0x90);
     emit1(e, 0xc0);
-    emit1(e, 0x65); /* mov gs:[flags], ax */
-    emit1(e, 0x66);
-    emit_rm(e, 0x89, false, H_AX, (struct host_mem){ H_NONE, H_NONE, 0, (int32_t)HOT_OFF(flags) });
+    emit1(e, 0x66); /* mov [flags], ax */
+    emit_rg(e, 0x89, false, H_AX, HOT_OFF(flags));
     rax_from_tmp(e);
     t->flags = FLAGS_BOTH;
 }
@@ -117,10 +116,8 @@ void bt_flags_load(struct translation *t)
     if (t->flags != FLAGS_MEM)
         return;
     rax_to_tmp(e);
-    emit1(e, 0x65); /* movzx eax, word gs:[flags] */
-    emit1(e, 0x0f);
-    emit1(e, 0xb7);
-    emit_modrm_mem(e, H_AX, (struct host_mem){ H_NONE, H_NONE, 0, (int32_t)HOT_OFF(flags) });
+    emit1(e, 0x0f); /* movzx eax, word [flags] */
+    emit_xg(e, 0xb7, H_AX, HOT_OFF(flags));
     emit1(e, 0x04); /* add al, 0x7f */
     emit1(e, 0x7f);
     emit1(e, 0x9e); /* sahf */

@@ -26,10 +26,14 @@ void bt_fp_save(struct cpu *cpu)
 {
     struct bt_vcpu *v = cpu->engine;
     if (bt_hot(cpu)->fp_loaded)
-        ((void (*)(void))(uintptr_t)v->bt->stubs.fp_save)();
+        ((void (*)(struct cpu *))(uintptr_t)v->bt->stubs.fp_save)(cpu);
 }
 
-static void fp_load(struct bt_vcpu *v) { ((void (*)(void))(uintptr_t)v->bt->stubs.fp_load)(); }
+static void fp_load(struct cpu *cpu)
+{
+    struct bt_vcpu *v = cpu->engine;
+    ((void (*)(struct cpu *))(uintptr_t)v->bt->stubs.fp_load_c)(cpu);
+}
 
 void bt_intr_undefer(struct cpu *cpu)
 {
@@ -100,9 +104,25 @@ uint64_t bt_call_helper(struct cpu *cpu, uint32_t number)
         bt_update_key(cpu, mode);
     }
     if (s->fp_live)
-        fp_load(v);
+        fp_load(cpu);
     bt_hot(cpu)->resume = (uintptr_t)s->resume;
     return GO_ON;
+}
+
+/* The mode is that of the block which looks: nothing has changed it since. */
+const uint8_t *bt_find_code(struct cpu *cpu, uint64_t rip)
+{
+    struct bt_vcpu *v = cpu->engine;
+    uint32_t mode = (uint32_t)bt_hot(cpu)->key & 0xffff;
+    gpa_t gpa;
+    if (!tlb_code_gpa(cpu, rip, &gpa))
+        return NULL;
+    v->stats.finds++;
+    const struct bt_block *b = bt_cache_find(v->bt, rip, gpa, mode, 0);
+    if (b == NULL || b->split)
+        return NULL;
+    bt_jump_add(cpu, rip, b->code, tlb_page_global(cpu, rip), false);
+    return b->code;
 }
 
 static struct bt_fill_result slow_access(struct bt_vcpu *v, enum bt_slow_reason why)

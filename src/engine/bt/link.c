@@ -3,7 +3,7 @@
  * Chaining: making an exit of one block go straight to another block.
  */
 #include "engine/bt/bt.h"
-#include "engine/bt/emit.h"
+#include "engine/bt/reg.h"
 
 static void patch_jump(struct bt_exit *x, const uint8_t *code)
 {
@@ -14,33 +14,76 @@ static void patch_jump(struct bt_exit *x, const uint8_t *code)
     __atomic_store_n(x->patch, word, __ATOMIC_SEQ_CST);
 }
 
-/* The first instruction of a block is one of nine bytes, eight-aligned: replace it by a jump in one
- * store. */
+/* The first instruction of a block has five bytes and is eight-aligned: replace it by a jump in one
+ * store, which leaves the next instruction alone: a vCPU may be about to execute that. */
 void bt_patch_entry(struct bt *bt, struct bt_block *b, const uint8_t *to)
 {
-    uint8_t patch[8] = { 0xe9, 0, 0, 0, 0, 0x90, 0x90, 0x90 };
+    uint64_t *at = (uint64_t *)(void *)bt_writable(bt, b->code);
+    uint8_t patch[8];
     int32_t rel = (int32_t)(to - (b->code + 5));
-    uint64_t word;
+    uint64_t word = __atomic_load_n(at, __ATOMIC_RELAXED);
+    memcpy(patch, &word, 8);
+    patch[0] = 0xe9;
     memcpy(patch + 1, &rel, 4);
     memcpy(&word, patch, 8);
-    __atomic_store_n((uint64_t *)(void *)bt_writable(bt, b->code), word, __ATOMIC_SEQ_CST);
+    __atomic_store_n(at, word, __ATOMIC_SEQ_CST);
 }
 
-/* A block that depends on the mapping of two pages is reached only through the jump cache, which
- * knows both: code of the exit's own that looks there. */
-static const uint8_t *make_lookup(struct bt *bt, uint32_t exit)
+/* Code of its own that looks the address up: for blocks that depend on the mapping of two pages, which
+ * only the jump cache knows, and for checked entries that do not fit. */
+static void emit_go(struct bt *bt, struct emit *e, uint64_t pc)
+{
+    emit_mov_imm(e, T1, pc);
+    emit_jmp(e, bt->stubs.go);
+}
+
+static const uint8_t *make_go(struct bt *bt, uint64_t pc)
 {
     struct bt_cache *c = &bt->cache;
-    if (!bt_cache_room(bt))
-        return NULL;
-    struct emit e = { c->write + c->used, c->write + c->size, c->exec - c->write };
+    struct emit e = { c->write + c->cold_used, c->write + c->size, c->exec - c->write };
     const uint8_t *code = emit_here(&e);
-    bt_emit_lookup_exit(bt, &e, exit);
-    c->used = (size_t)(e.p - c->write);
+    emit_go(bt, &e, pc);
+    c->cold_used = (size_t)(e.p - c->write);
     return code;
 }
 
-void bt_link_exit(struct bt *bt, struct cpu *cpu, uint32_t exit, const struct bt_block *b)
+/* A jump from another guest page is taken only while the exec TLB maps the block's page to where it
+ * is from, so links need no undoing when mappings change. The check belongs to the target: exits to
+ * it are plain jumps. NULL: the page is not in the TLB. */
+static const uint8_t *checked_entry(struct bt *bt, struct cpu *cpu, struct bt_block *b)
+{
+    struct bt_cache *c = &bt->cache;
+    uint64_t page = b->pc & ~0xfffull;
+    unsigned index = (unsigned)(b->pc >> GMEM_PAGE_BITS) & (CPU_TLB_SIZE - 1);
+    const struct tlb_entry *entry = &cpu->tlb[index];
+    if (b->checked != NULL)
+        return b->checked;
+    if (entry->tag_exec != page)
+        return NULL;
+    struct emit e = { c->write + c->used, c->write + c->cold_first, c->exec - c->write };
+    struct host_mem tag = { T0, H_NONE, 0, (int32_t)(index * sizeof *entry) };
+    struct host_mem addend = tag;
+    tag.disp += (int32_t)offsetof(struct tlb_entry, tag_exec);
+    addend.disp += (int32_t)offsetof(struct tlb_entry, addend);
+    b->checked = emit_here(&e);
+    emit_rg(&e, 0x8b, true, T0, CPU_OFF(tlb));
+    emit_mov_imm(&e, T1, page);
+    emit_rm(&e, 0x3b, true, T1, tag);
+    uint8_t *other_page = emit_jcc_fwd(&e, CC_NE);
+    emit_mov_imm(&e, T1, entry->addend);
+    emit_rm(&e, 0x3b, true, T1, addend);
+    uint8_t *other_memory = emit_jcc_fwd(&e, CC_NE);
+    emit_jmp(&e, b->code);
+    c->used = (size_t)(e.p - c->write);
+    e.p = c->write + c->cold_used;
+    emit_bind(&e, other_page);
+    emit_bind(&e, other_memory);
+    emit_go(bt, &e, b->pc);
+    c->cold_used = (size_t)(e.p - c->write);
+    return b->checked;
+}
+
+void bt_link_exit(struct bt *bt, struct cpu *cpu, uint32_t exit, struct bt_block *b)
 {
     struct bt_exit *x = &bt->cache.exits[exit];
     if (b->dead || b->mode != x->mode)
@@ -51,28 +94,13 @@ void bt_link_exit(struct bt *bt, struct cpu *cpu, uint32_t exit, const struct bt
             bt_patch_entry(bt, old, b->code);
         return;
     }
-    if (b->split) {
-        const uint8_t *lookup = x->patch != NULL ? make_lookup(bt, exit) : NULL;
-        if (lookup != NULL)
-            patch_jump(x, lookup);
+    if (x->patch == NULL || !bt_cache_room(bt))
         return;
-    }
-    if (x->patch != NULL) {
-        patch_jump(x, b->code);
-        bt->stats.links++;
+    const uint8_t *to = b->split       ? make_go(bt, b->pc)
+                        : x->same_page ? b->code
+                                       : checked_entry(bt, cpu, b);
+    if (to == NULL)
         return;
-    }
-    if (x->link == NULL)
-        return;
-    const struct tlb_entry *e = &cpu->tlb[b->pc >> GMEM_PAGE_BITS & (CPU_TLB_SIZE - 1)];
-    if (e->tag_exec != (b->pc & ~0xfffull))
-        return;
-    /* Another vCPU may be between its checks and its jump: code changes only to a block of the same
-     * bytes, unless there is nobody else. */
-    struct bt_link *l = x->link;
-    if (l->addend != ~0ull && l->addend != e->addend && bt->config.cpu_count > 1)
-        return;
-    __atomic_store_n(&l->code, b->code, __ATOMIC_SEQ_CST);
-    __atomic_store_n(&l->addend, e->addend, __ATOMIC_SEQ_CST);
+    patch_jump(x, to);
     bt->stats.links++;
 }

@@ -10,10 +10,9 @@
  */
 #include "engine/bt/translate.h"
 
-static uint32_t seg_base_off(unsigned seg)
+static int32_t seg_base_off(unsigned seg)
 {
-    return (uint32_t)(offsetof(struct cpu, seg) + seg * sizeof(struct cpu_seg) +
-                      offsetof(struct cpu_seg, base));
+    return CPU_OFF(seg) + (int32_t)(seg * sizeof(struct cpu_seg) + offsetof(struct cpu_seg, base));
 }
 
 bool bt_ea_of(const struct translation *t, const struct insn *in, struct ea *out)

@@ -377,9 +377,7 @@ static void require_fp(struct translation *t)
     if (t->fp_known)
         return;
     bt_flags_release(t);
-    emit1(e, 0x65); /* cmp byte gs:[fp_loaded], 0 */
-    emit1(e, 0x80);
-    emit_modrm_mem(e, 7, (struct host_mem){ H_NONE, H_NONE, 0, (int32_t)HOT_OFF(fp_loaded) });
+    emit_xg(e, 0x80, 7, HOT_OFF(fp_loaded)); /* cmp byte [fp_loaded], 0 */
     emit1(e, 0);
     struct cold *c = bt_cold_new(t, COLD_FP_LOAD, emit_jcc_fwd(e, CC_E));
     c->back = emit_here(e);

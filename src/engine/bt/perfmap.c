@@ -21,12 +21,14 @@ static void all_stubs(struct bt *bt)
 {
     const struct bt_stubs *s = &bt->stubs;
     stub(bt, s->enter, s->leave, "enter");
-    stub(bt, s->leave, s->indirect_miss, "leave");
-    stub(bt, s->indirect_miss, s->helper, "indirect_miss");
+    stub(bt, s->leave, s->lookup, "leave");
+    stub(bt, s->lookup, s->go, "lookup");
+    stub(bt, s->go, s->helper, "go");
     stub(bt, s->helper, s->fill, "helper");
     stub(bt, s->fill, s->stack, "fill");
     stub(bt, s->stack, s->fp_load, "stack");
-    stub(bt, s->fp_load, s->fp_save, "fp_load");
+    stub(bt, s->fp_load, s->fp_load_c, "fp_load");
+    stub(bt, s->fp_load_c, s->fp_save, "fp_load_c");
     stub(bt, s->fp_save, bt->cache.exec + bt->cache.stubs_end, "fp_save");
 }
 
@@ -51,8 +53,11 @@ int bt_perf_map_open(struct bt *bt, struct err *e)
 
 void bt_perf_map_block(struct bt *bt, const struct bt_block *b)
 {
+    const char *who = b->mode & BT_MODE_USER ? "user" : "kernel";
     fprintf(bt->perf_map, "%llx %x guest_%s_%llx\n", (unsigned long long)(uintptr_t)b->code,
-            b->code_end, b->mode & BT_MODE_USER ? "user" : "kernel", (unsigned long long)b->pc);
+            b->code_size, who, (unsigned long long)b->pc);
+    fprintf(bt->perf_map, "%llx %x cold_%s_%llx\n", (unsigned long long)(uintptr_t)b->cold,
+            b->cold_size, who, (unsigned long long)b->pc);
 }
 
 void bt_perf_map_restart(struct bt *bt)

@@ -2,7 +2,11 @@
  *
  * Where guest general registers live while translated code runs: thirteen keep a host register for
  * good (the ones with implicit uses keep their own number), R13..R15 live in struct cpu. Host RSP
- * is the host's stack, R14 and R15 are scratch.
+ * points into struct cpu, R14 and R15 are scratch.
+ *
+ * Fields of struct cpu are named by their place from RSP. Calls of stubs push their return address
+ * below it (cpu.engine_stack); C code gets the thread's own stack. Signals would use RSP: a vCPU
+ * thread has them all blocked.
  */
 #ifndef SOSIA_ENGINE_BT_REG_H
 #define SOSIA_ENGINE_BT_REG_H
@@ -20,12 +24,19 @@ static inline unsigned host_of(unsigned guest)
     return map[guest];
 }
 
-#define CPU_OFF(member) ((uint32_t)offsetof(struct cpu, member))
+/* Where RSP points in struct cpu. */
+#define BT_ANCHOR ((int32_t)offsetof(struct cpu, tlb))
+#define CPU_OFF(member) ((int32_t)offsetof(struct cpu, member) - BT_ANCHOR)
 #define HOT_OFF(member)                                                                            \
-    ((uint32_t)(offsetof(struct cpu, engine_hot) + offsetof(struct bt_hot, member)))
-static inline uint32_t gpr_off(unsigned guest)
+    ((int32_t)(offsetof(struct cpu, engine_hot) + offsetof(struct bt_hot, member)) - BT_ANCHOR)
+static inline int32_t gpr_off(unsigned guest)
 {
-    return (uint32_t)(offsetof(struct cpu, gpr) + guest * 8);
+    return (int32_t)(offsetof(struct cpu, gpr) + guest * 8) - BT_ANCHOR;
 }
+_Static_assert(offsetof(struct cpu, tlb) % 16 == 0, "alignment of RSP");
+/* The first instruction of a block has five bytes, see bt_patch_entry. */
+_Static_assert(offsetof(struct cpu, events) > offsetof(struct cpu, tlb) &&
+                   offsetof(struct cpu, events) < offsetof(struct cpu, tlb) + 128,
+               "8-bit displacement");
 
 #endif

@@ -2,14 +2,11 @@
  *
  * The bt engine: run loop, block lookup, the five verbs.
  */
-#include <asm/prctl.h>
 #include <errno.h>
 #include <immintrin.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/bits.h"
@@ -278,16 +275,12 @@ static enum engine_exit run_loop(struct bt *bt, struct cpu *cpu)
     }
 }
 
-static void set_gs_base(struct cpu *cpu) { syscall(SYS_arch_prctl, ARCH_SET_GS, cpu); }
-
 static enum engine_exit bt_run(struct engine *en, struct cpu *cpu)
 {
     struct bt *bt = (struct bt *)en;
     struct bt_vcpu *v = cpu->engine;
     struct bt_hot *hot = bt_hot(cpu);
-    set_gs_base(cpu);
     memset(hot, 0, sizeof *hot);
-    hot->self = (uintptr_t)cpu;
     hot->jump_cache = (uintptr_t)v->jumps;
     hot->host_mxcsr = _mm_getcsr();
     hot->no_stack_addend = (uintptr_t)v->scratch - (BT_NO_STACK & ~0xfffull);

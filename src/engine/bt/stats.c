@@ -26,6 +26,7 @@ static void line(struct text *t, const char *name, const char *more, uint64_t va
 static void add(struct bt_stats *sum, const struct bt_stats *s)
 {
     sum->lookups += s->lookups;
+    sum->finds += s->finds;
     sum->fills_read += s->fills_read;
     sum->fills_write += s->fills_write;
     sum->steps += s->steps;
@@ -73,10 +74,12 @@ size_t bt_stats(struct engine *en, char *buf, size_t size)
     line(&t, "blocks", "", s.blocks);
     line(&t, "insns", "", s.insns);
     line(&t, "code_bytes", "", bt->cache.used);
+    line(&t, "cold_bytes", "", bt->cache.cold_used - bt->cache.cold_first);
     line(&t, "cache_flushes", "", s.flushes);
     line(&t, "invalidated_blocks", "", s.invalidations);
     line(&t, "links", "", s.links);
     line(&t, "lookups", "", s.lookups);
+    line(&t, "jump_cache_refills", "", s.finds);
     line(&t, "jump_cache_clears", "", s.jump_clears);
     line(&t, "exits", "", total(s.left, BT_LEFT_REASONS));
     line(&t, "exits.", "indirect", s.left[BT_LEFT_INDIRECT]);

@@ -8,9 +8,7 @@
 static void rflags_op(struct translation *t, unsigned ext, uint32_t imm)
 {
     struct emit *e = &t->e;
-    emit1(e, 0x65); /* op dword gs:[rflags], imm32 */
-    emit1(e, 0x81);
-    emit_modrm_mem(e, ext, (struct host_mem){ H_NONE, H_NONE, 0, (int32_t)CPU_OFF(rflags) });
+    emit_xg(e, 0x81, ext, CPU_OFF(rflags)); /* op dword [rflags], imm32 */
     emit4(e, imm);
 }
 #define OP_OR_EXT 1u
@@ -25,9 +23,7 @@ static bool sti(struct translation *t)
         return false;
     uint32_t site = bt_site_new(t, sem_table[OP_STI]);
     bt_flags_release(t);
-    emit1(e, 0x65); /* cmp byte gs:[intr_deferred], 0 */
-    emit1(e, 0x80);
-    emit_modrm_mem(e, 7, (struct host_mem){ H_NONE, H_NONE, 0, (int32_t)HOT_OFF(intr_deferred) });
+    emit_xg(e, 0x80, 7, HOT_OFF(intr_deferred)); /* cmp byte [intr_deferred], 0 */
     emit1(e, 0);
     bt_cold_new(t, COLD_HELPER, emit_jcc_fwd(e, CC_NE))->site = site;
     rflags_op(t, OP_OR_EXT, (uint32_t)FLAG_IF);
@@ -35,13 +31,11 @@ static bool sti(struct translation *t)
     return true;
 }
 
-static void load_byte(struct emit *e, unsigned reg, uint32_t off)
+static void load_byte(struct emit *e, unsigned reg, int32_t at)
 {
-    emit1(e, 0x65); /* movzx reg, byte gs:[off] */
-    emit_rex(e, false, reg, 0, 0);
+    emit_rex(e, false, reg, 0, 0); /* movzx reg, byte [at] */
     emit1(e, 0x0f);
-    emit1(e, 0xb6);
-    emit_modrm_mem(e, reg, (struct host_mem){ H_NONE, H_NONE, 0, (int32_t)off });
+    emit_xg(e, 0xb6, reg, at);
 }
 
 /* RFLAGS as PUSHF shows it, into bt_hot.tmp2. */
@@ -75,7 +69,7 @@ static bool pushf(struct translation *t, const struct insn *in)
 static void swapgs(struct translation *t)
 {
     struct emit *e = &t->e;
-    uint32_t gs = (uint32_t)offsetof(struct cpu, seg[SEG_GS].base);
+    int32_t gs = CPU_OFF(seg[SEG_GS].base);
     emit_rg(e, 0x8b, true, T0, gs);
     emit_rg(e, 0x8b, true, T1, CPU_OFF(kernel_gs_base));
     emit_rg(e, 0x89, true, T1, gs);
@@ -89,11 +83,9 @@ static void set_ac(struct translation *t, bool on)
     unsigned view = on || !(t->mode & BT_MODE_SMAP) ? TLB_VIEW_SUPER : TLB_VIEW_SUPER_SMAP;
     bt_flags_release(t);
     rflags_op(t, on ? OP_OR_EXT : OP_AND_EXT, on ? (uint32_t)FLAG_AC : ~(uint32_t)FLAG_AC);
-    emit_rg(e, 0x8b, true, T0, CPU_OFF(tlb_view) + view * (uint32_t)sizeof(struct tlb_entry *));
+    emit_rg(e, 0x8b, true, T0, CPU_OFF(tlb_view) + (int32_t)(view * sizeof(struct tlb_entry *)));
     emit_rg(e, 0x89, true, T0, CPU_OFF(tlb));
-    emit1(e, 0x65); /* mov byte gs:[view], imm8 */
-    emit1(e, 0xc6);
-    emit_modrm_mem(e, 0, (struct host_mem){ H_NONE, H_NONE, 0, (int32_t)CPU_OFF(view) });
+    emit_xg(e, 0xc6, 0, CPU_OFF(view)); /* mov byte [view], imm8 */
     emit1(e, (uint8_t)view);
     if (!on) { /* it may have been a user page */
         emit_mov_imm(e, T0, BT_NO_STACK);

@@ -4,7 +4,7 @@
  * end of the page (a conditional branch is left when taken and passed when not), find out which
  * flags live where, emit, then emit what is off the straight path.
  *
- * A block begins with the poll of cpu->events, whose nine bytes are also what is overwritten when
+ * A block begins with the poll of cpu->events, whose five bytes are also what is overwritten when
  * the block dies.
  */
 #include "engine/bt/translate.h"
@@ -148,21 +148,17 @@ static void emit_one(struct translation *t)
 static void emit_entry(struct translation *t)
 {
     struct emit *e = &t->e;
-    while ((uintptr_t)e->p & 15)
+    while ((uintptr_t)e->p & 7)
         emit1(e, 0xcc);
-    t->block->code = (uint8_t *)emit_here(e);
-    emit1(e, 0x65); /* cmp dword gs:[events], 0 */
-    emit1(e, 0x83);
-    emit_modrm_mem(e, 7, (struct host_mem){ H_NONE, H_NONE, 0, (int32_t)CPU_OFF(events) });
+    t->block->code = emit_here(e);
+    emit_xg(e, 0x83, 7, CPU_OFF(events)); /* cmp dword [events], 0 */
     emit1(e, 0);
     uint32_t exit = bt_exit_new(t, t->pc - t->block->cs_base);
     t->bt->cache.exits[exit].entry_of = t->block;
     bt_cold_new(t, COLD_EXIT, emit_jcc_fwd(e, CC_NE))->exit = exit; /* cold[0]: see kill_block */
     if (t->bt->config.virtual_time) {
-        emit1(e, 0x65); /* add qword gs:[icount], count */
-        emit_rex(e, true, 0, 0, 0);
-        emit1(e, 0x81);
-        emit_modrm_mem(e, 0, (struct host_mem){ H_NONE, H_NONE, 0, (int32_t)HOT_OFF(icount) });
+        emit_rex(e, true, 0, 0, 0); /* add qword [icount], count */
+        emit_xg(e, 0x81, 0, HOT_OFF(icount));
         emit4(e, t->count);
     }
 }
@@ -171,23 +167,14 @@ static void emit_cold(struct translation *t)
 {
     struct emit *e = &t->e;
     struct bt *bt = t->bt;
-    t->block->code_size = (uint32_t)(emit_here(e) - t->block->code);
+    t->block->cold = emit_here(e);
     for (unsigned i = 0; i < t->cold_count; i++) {
         struct cold *c = &t->cold[i];
         emit_bind(e, c->from);
-        if (c->also != NULL)
-            emit_bind(e, c->also);
         switch (c->kind) {
         case COLD_EXIT:
             emit_mov_imm(e, T0, c->exit);
             emit_jmp(e, bt->stubs.leave);
-            break;
-        case COLD_LINK:
-            bt_emit_lookup_exit(bt, e, c->exit);
-            break;
-        case COLD_INDIRECT:
-            emit_mov_imm(e, T0, c->site);
-            emit_jmp(e, bt->stubs.indirect_miss);
             break;
         case COLD_FP_LOAD:
             emit_call(e, bt->stubs.fp_load);
@@ -259,10 +246,13 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
             bt_emit_exit(t, t->ip[t->count] - b->cs_base);
         }
     }
-    emit_cold(t);
     c->used = (size_t)(t->e.p - c->write);
-    b->code_end = (uint32_t)(emit_here(&t->e) - b->code);
-    assert(c->used <= c->size);
+    b->code_size = (uint32_t)(emit_here(&t->e) - b->code);
+    t->e.p = c->write + c->cold_used;
+    emit_cold(t);
+    c->cold_used = (size_t)(t->e.p - c->write);
+    b->cold_size = (uint32_t)(emit_here(&t->e) - b->cold);
+    assert(c->used <= c->cold_first && c->cold_used <= c->size);
     bt->stats.blocks++;
     bt->stats.insns += t->count;
     bt_cache_add(bt, b);

@@ -28,9 +28,7 @@ enum cold_kind {
     COLD_STACK,
     COLD_HELPER,
     COLD_FP_LOAD,
-    COLD_EXIT,
-    COLD_LINK,
-    COLD_INDIRECT
+    COLD_EXIT
 };
 
 /* A guest memory operand's address. */
@@ -41,15 +39,14 @@ struct ea {
     uint8_t index;
     uint8_t scale;
     int32_t disp;
-    uint32_t seg_base; /* offset in struct cpu of a segment base to add, 0 none */
+    int32_t seg_base;  /* place of a segment base to add, 0 none */
     bool narrow;       /* 32-bit result */
     bool simple;       /* pinned base + disp, 64-bit */
 };
 
 struct cold {
     enum cold_kind kind;
-    uint8_t *from;       /* rel32 to bind here, */
-    uint8_t *also;       /* and another, or NULL */
+    uint8_t *from;       /* rel32 to bind here */
     const uint8_t *back; /* where to go on (executable view) */
     uint32_t site;
     uint32_t exit;
