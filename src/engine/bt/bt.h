@@ -34,7 +34,8 @@ struct bt_hot {
     uint64_t tmp;          /* RAX while flags move */
     uint64_t tmp2;         /* target of an indirect call while its return address is pushed */
     uint64_t jump_cache;   /* struct bt_jump * */
-    uint64_t key;          /* who may use a jump-cache entry: address space generation and mode */
+    uint32_t key; /* who may use a jump-cache entry: address space generation and mode */
+    uint32_t pad1;
     uint64_t resume;
     uint64_t host_rsp;
     uint32_t host_mxcsr;
@@ -51,10 +52,13 @@ static inline struct bt_hot *bt_hot(struct cpu *cpu) { return (struct bt_hot *)c
 #define BT_JUMP_SIZE (1u << BT_JUMP_BITS)
 struct bt_jump {
     uint64_t va;
-    uint64_t key;
-    const uint8_t *code;
-    uint64_t pad;
+    uint32_t key;
+    uint32_t code; /* offset in the executable view */
 };
+/* A key is a mode and, above it, a number for the generation of address translation. When numbers run
+ * out, the cache is cleared and they begin again. */
+#define BT_KEY_MODE_BITS 14u
+#define BT_KEY_MODE ((1u << BT_KEY_MODE_BITS) - 1)
 
 /* -- What a block's code depends on, besides the bytes: part of its identity. */
 enum bt_mode {
@@ -147,7 +151,7 @@ struct bt_stats {
     uint64_t helpers[OP_COUNT];
 };
 
-/* Code memory: one memfd mapped twice, so that no page is ever writable and executable. */
+/* Code memory: the same pages mapped twice, so that no page is ever writable and executable. */
 struct bt_cache {
     uint8_t *exec;
     uint8_t *write;
@@ -205,6 +209,7 @@ struct bt_vcpu {
     uint64_t super_epoch; /* counts changes of what supervisor code may be mapped to */
     uint64_t seen_global; /* the TLB generations of the last look */
     uint64_t seen_local;
+    uint64_t first_gen[2];     /* generations that keys count from: supervisor's, user's */
     bool in_code;              /* between entering translated code and leaving it */
     bool super_local;          /* supervisor code was met on pages that are not global */
     uint64_t exec_pages[1024]; /* hash set of pages that the jump cache has addresses in, */

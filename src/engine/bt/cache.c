@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/bits.h"
@@ -45,19 +44,13 @@ int bt_cache_init(struct bt *bt, struct err *e)
     c->hash_mask = (1u << (63 - __builtin_clzll(c->size / 128))) - 1;
     c->page_count = gmem_page_count(bt->config.mem);
 
-    int fd = memfd_create("sosia-code", MFD_CLOEXEC);
-    if (fd < 0 || ftruncate(fd, (off_t)c->size) < 0) {
-        int r = -errno;
-        if (fd >= 0)
-            close(fd);
-        return err_set(e, r, "bt: no memory file for the code cache: %s", strerror(-r));
-    }
-    void *x = mmap(NULL, c->size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    void *w = mmap(NULL, c->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    close(fd);
-    c->exec = x == MAP_FAILED ? NULL : x;
+    /* Anonymous, not a memory file: perf looks into its map for such addresses only. */
+    void *w = mmap(NULL, c->size, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *x = w == MAP_FAILED ? MAP_FAILED : mremap(w, 0, c->size, MREMAP_MAYMOVE);
     c->write = w == MAP_FAILED ? NULL : w;
-    if (c->exec == NULL || c->write == NULL)
+    c->exec = x == MAP_FAILED ? NULL : x;
+    if (c->exec == NULL || mprotect(c->exec, c->size, PROT_READ | PROT_EXEC) < 0)
         return err_set(e, -ENOMEM, "bt: the host does not let this process map code memory");
     c->cold_first = align_up(c->size / 2, KIB(4));
     c->sites = reserve(c->site_max * sizeof *c->sites);

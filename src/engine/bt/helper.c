@@ -113,7 +113,7 @@ uint64_t bt_call_helper(struct cpu *cpu, uint32_t number)
 const uint8_t *bt_find_code(struct cpu *cpu, uint64_t rip)
 {
     struct bt_vcpu *v = cpu->engine;
-    uint32_t mode = (uint32_t)bt_hot(cpu)->key & 0xffff;
+    uint32_t mode = bt_hot(cpu)->key & BT_KEY_MODE;
     gpa_t gpa;
     if (!tlb_code_gpa(cpu, rip, &gpa))
         return NULL;

@@ -69,6 +69,9 @@ bool bt_jumps_usable(uint32_t mode)
 
 /* -- Jump cache -------------------------------------------------------------------------------- */
 
+#define GENS (1ull << (32 - BT_KEY_MODE_BITS))
+_Static_assert((BT_KEY_MODE & BT_MODE_GS) && BT_MODE_GS * 2 > BT_KEY_MODE, "mode fits a key");
+
 void bt_update_key(struct cpu *cpu, uint32_t mode)
 {
     struct bt_vcpu *v = cpu->engine;
@@ -80,8 +83,13 @@ void bt_update_key(struct cpu *cpu, uint32_t mode)
         v->super_epoch++;
     }
     v->seen_local = cpu->tlb_gen;
-    uint64_t gen = mode & BT_MODE_USER ? cpu->tlb_gen : v->super_epoch;
-    bt_hot(cpu)->key = gen << 16 | mode;
+    bool user = (mode & BT_MODE_USER) != 0;
+    uint64_t gen = user ? cpu->tlb_gen : v->super_epoch;
+    if (unlikely(gen - v->first_gen[user] >= GENS)) { /* also when it is before the first */
+        bt_jumps_clear(v);
+        v->first_gen[user] = gen;
+    }
+    bt_hot(cpu)->key = (uint32_t)(gen - v->first_gen[user]) << BT_KEY_MODE_BITS | mode;
 }
 
 static struct bt_jump *slot_of(struct bt_vcpu *v, uint64_t pc)
@@ -118,7 +126,7 @@ static void note_page(struct cpu *cpu, uint64_t va)
 void bt_jump_add(struct cpu *cpu, uint64_t pc, const uint8_t *code, bool global, bool split)
 {
     struct bt_vcpu *v = cpu->engine;
-    uint32_t mode = (uint32_t)bt_hot(cpu)->key & 0xffff;
+    uint32_t mode = bt_hot(cpu)->key & BT_KEY_MODE;
     if (!(mode & BT_MODE_USER) && !global && !v->super_local) {
         v->super_local = true;
         v->super_epoch++;
@@ -127,19 +135,23 @@ void bt_jump_add(struct cpu *cpu, uint64_t pc, const uint8_t *code, bool global,
     note_page(cpu, pc);
     if (split)
         note_page(cpu, pc + GMEM_PAGE_SIZE);
-    *slot_of(v, pc) = (struct bt_jump){ .va = pc, .key = bt_hot(cpu)->key, .code = code };
+    *slot_of(v, pc) = (struct bt_jump){
+        .va = pc, .key = bt_hot(cpu)->key, .code = (uint32_t)(code - v->bt->cache.exec)
+    };
 }
 
 const uint8_t *bt_jump_find(struct cpu *cpu, uint64_t pc)
 {
+    const struct bt_vcpu *v = cpu->engine;
     const struct bt_jump *j = slot_of(cpu->engine, pc);
-    return j->va == pc && j->key == bt_hot(cpu)->key ? j->code : NULL;
+    return j->va == pc && j->key == bt_hot(cpu)->key ? v->bt->cache.exec + j->code : NULL;
 }
 
 void bt_jumps_clear(struct bt_vcpu *v)
 {
     v->stats.jump_clears++;
-    memset(v->jumps, 0, BT_JUMP_SIZE * sizeof *v->jumps);
+    for (unsigned i = 0; i < BT_JUMP_SIZE; i++)
+        v->jumps[i] = (struct bt_jump){ 0 };
     memset(v->exec_pages, 0, sizeof v->exec_pages);
     memset(v->exec_large, 0, sizeof v->exec_large);
     v->exec_huge = false;

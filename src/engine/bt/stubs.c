@@ -195,7 +195,7 @@ static void make_leave(struct emit *e)
 
 /* T1: rip. Falls through with the code in T0 when the jump cache has it; else to `miss`, bound by
  * the caller, T1 being rip still. Destroys flags. */
-static void look_up(struct emit *e, uint8_t *miss[2])
+static void look_up(const struct bt *bt, struct emit *e, uint8_t *miss[2])
 {
     struct host_mem va = { T0, H_NONE, 0, (int32_t)offsetof(struct bt_jump, va) };
     struct host_mem key = { T0, H_NONE, 0, (int32_t)offsetof(struct bt_jump, key) };
@@ -205,18 +205,20 @@ static void look_up(struct emit *e, uint8_t *miss[2])
     emit1(e, GMEM_PAGE_BITS);
     emit_rr(e, 0x31, false, T1, T0); /* xor T0d, T1d */
     emit_ri(e, 4, false, T0, BT_JUMP_SIZE - 1);
-    emit_rr(e, 0xc1, false, 4, T0); /* shl T0d, 5 */
-    emit1(e, 5);
+    emit_rr(e, 0xc1, false, 4, T0); /* shl T0d, 4 */
+    emit1(e, 4);
     emit_rg(e, 0x03, true, T0, HOT_OFF(jump_cache));
     emit_rm(e, 0x3b, true, T1, va);
     miss[0] = emit_jcc_fwd(e, CC_NE);
-    emit_rg(e, 0x8b, true, T1, HOT_OFF(key));
-    emit_rm(e, 0x3b, true, T1, key);
+    emit_rg(e, 0x8b, false, T1, HOT_OFF(key));
+    emit_rm(e, 0x3b, false, T1, key);
     emit_rm(e, 0x8b, true, T1, va);
     miss[1] = emit_jcc_fwd(e, CC_NE);
-    emit_rm(e, 0x8b, true, T0, code);
+    emit_rm(e, 0x8b, false, T0, code);
+    emit_mov_imm(e, T1, (uintptr_t)bt->cache.exec);
+    emit_rr(e, 0x01, true, T1, T0);
 }
-_Static_assert(sizeof(struct bt_jump) == 32, "index shift");
+_Static_assert(sizeof(struct bt_jump) == 16, "index shift");
 
 /* T1: rip. The code in T0, registers as they were; falls through spilled when there is none. */
 static uint8_t *find_in_c(struct emit *e)
@@ -230,11 +232,11 @@ static uint8_t *find_in_c(struct emit *e)
     return emit_jcc_fwd(e, CC_NE);
 }
 
-static void make_lookup(struct emit *e)
+static void make_lookup(const struct bt *bt, struct emit *e)
 {
     uint8_t *miss[2];
     step_over_return(e);
-    look_up(e, miss);
+    look_up(bt, e, miss);
     return_from_stub(e);
     emit_bind(e, miss[0]);
     emit_bind(e, miss[1]);
@@ -249,10 +251,10 @@ static void make_lookup(struct emit *e)
     return_from_stub(e);
 }
 
-static void make_go(struct emit *e)
+static void make_go(const struct bt *bt, struct emit *e)
 {
     uint8_t *miss[2];
-    look_up(e, miss);
+    look_up(bt, e, miss);
     emit_rr(e, 0xff, false, 4, T0); /* jmp r14 */
     emit_bind(e, miss[0]);
     emit_bind(e, miss[1]);
@@ -377,8 +379,8 @@ void bt_make_stubs(struct bt *bt)
     make_##name(__VA_ARGS__)
     STUB(enter, &e);
     STUB(leave, &e);
-    STUB(lookup, &e);
-    STUB(go, &e);
+    STUB(lookup, bt, &e);
+    STUB(go, bt, &e);
     STUB(helper, &e);
     STUB(fill, &e);
     STUB(stack, &e);
