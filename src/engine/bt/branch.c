@@ -235,9 +235,44 @@ static uint32_t branch_site(struct translation *t)
     return site;
 }
 
+/* Before the jump of a call: its return address, and an exit to there, into the return cache. */
+static void remember_return(struct translation *t)
+{
+    struct emit *e = &t->e;
+    uint64_t va = wrap_ip(t, t->ip[t->i + 1]);
+    unsigned index = (unsigned)va & (BT_RETURN_SIZE - 1);
+    if (!linkable(t))
+        return;
+    if ((int64_t)va == (int32_t)va) {
+        emit_rm(e, 0xc7, true, 0, cpu_mem(RETURN_OFF(index, va)));
+        emit4(e, (uint32_t)va);
+    } else {
+        emit_mov_imm(e, T0, va);
+        emit_rg(e, 0x89, true, T0, RETURN_OFF(index, va));
+    }
+    emit_rex(e, true, T0, 0, 0); /* lea T0, [rip -> the exit, off the path] */
+    emit1(e, 0x8d);
+    emit1(e, (uint8_t)(0x05 | (T0 & 7) << 3));
+    emit4(e, 0);
+    bt_cold_new(t, COLD_RETURN, e->p - 4)->exit = bt_exit_new(t, va);
+    emit_rg(e, 0x89, true, T0, RETURN_OFF(index, code));
+}
+
+/* The exit that a return to its call's next instruction goes through. Flags are in memory. */
+void bt_emit_return_exit(struct translation *t, uint32_t exit)
+{
+    struct emit *e = &t->e;
+    align_rel32(e, 1);
+    emit1(e, 0xe9);
+    emit4(e, 0);
+    set_patch(t, exit, e->p - 4);
+    emit_bind(e, e->p - 4);
+}
+
 static void call_direct(struct translation *t, uint64_t target)
 {
     push_constant(t, wrap_ip(t, t->ip[t->i + 1]), branch_site(t));
+    remember_return(t);
     bt_emit_exit(t, target);
 }
 
@@ -280,6 +315,7 @@ static bool call_indirect(struct translation *t, const struct insn *in)
         return false;
     emit_rg(e, 0x89, true, T1, HOT_OFF(tmp2));
     push_constant(t, wrap_ip(t, t->ip[t->i + 1]), site);
+    remember_return(t);
     emit_rg(e, 0x8b, true, T1, HOT_OFF(tmp2));
     bt_emit_indirect(t, site);
     return true;
@@ -291,8 +327,22 @@ static void return_near(struct translation *t, const struct insn *in)
     bt_flags_release(t);
     read_top(t, site);
     add_sp(t, (int32_t)(slot_size(t) + (in->nopnd ? (uint16_t)in->imm : 0)));
+    if (linkable(t)) {
+        struct emit *e = &t->e;
+        struct host_mem entry = { H_SP, T0, 0, RETURN_OFF(0, va) };
+        emit_mov_rr(e, false, T0, T1);
+        emit_rr(e, 0xc1, false, 4, T0); /* shl T0d, 4 */
+        emit1(e, 4);
+        emit_ri(e, 4, false, T0, (BT_RETURN_SIZE - 1) * (int32_t)sizeof(struct bt_return));
+        emit_rm(e, 0x3b, true, T1, entry);
+        uint8_t *unknown = emit_jcc_fwd(e, CC_NE);
+        entry.disp = RETURN_OFF(0, code);
+        emit_rm(e, 0xff, false, 4, entry); /* jmp [entry.code] */
+        emit_bind(e, unknown);
+    }
     bt_emit_indirect(t, site);
 }
+_Static_assert(sizeof(struct bt_return) == 16, "index shift");
 
 /* Save what the target needs; the host's flags stay as they are for the branch itself. */
 static void save_for_target(struct translation *t)

@@ -60,6 +60,17 @@ struct bt_jump {
 #define BT_KEY_MODE_BITS 14u
 #define BT_KEY_MODE ((1u << BT_KEY_MODE_BITS) - 1)
 
+/* -- Return cache, per vCPU, in cpu.engine_table: a call leaves its return address and where the code
+ * for that is; a return to an address that is still there needs no look-up. Index: low bits of the
+ * address. Emptied by whatever makes an entry wrong: see bt_update_key, bt_page_flushed. */
+#define BT_RETURN_SIZE 512u
+struct bt_return {
+    uint64_t va;
+    const uint8_t *code;
+};
+_Static_assert(sizeof(struct bt_return) * BT_RETURN_SIZE == sizeof((struct cpu *)0)->engine_table,
+               "return cache");
+
 /* -- What a block's code depends on, besides the bytes: part of its identity. */
 enum bt_mode {
     BT_MODE_WIDTH = 3u << 0,   /* enum insn_mode */
@@ -210,6 +221,8 @@ struct bt_vcpu {
     uint64_t seen_global; /* the TLB generations of the last look */
     uint64_t seen_local;
     uint64_t first_gen[2];     /* generations that keys count from: supervisor's, user's */
+    uint64_t return_gen[2];    /* what the entries of the return cache are good for */
+    uint32_t return_mode[2];
     bool in_code;              /* between entering translated code and leaving it */
     bool super_local;          /* supervisor code was met on pages that are not global */
     uint64_t exec_pages[1024]; /* hash set of pages that the jump cache has addresses in, */
@@ -267,7 +280,7 @@ void bt_update_key(struct cpu *cpu, uint32_t mode);
 bool bt_jumps_usable(uint32_t mode); /* an offset in CS is a linear address */
 void bt_jump_add(struct cpu *cpu, uint64_t pc, const uint8_t *code, bool global, bool split);
 const uint8_t *bt_jump_find(struct cpu *cpu, uint64_t pc);
-void bt_jumps_clear(struct bt_vcpu *v);
+void bt_jumps_clear(struct bt_vcpu *v); /* and the return cache */
 void bt_page_flushed(struct cpu *cpu, gva_t va);
 
 /* helper.c: called from stubs. 0: go on; 1: leave translated code; 2: go to bt_hot.resume */

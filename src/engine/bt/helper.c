@@ -121,7 +121,10 @@ const uint8_t *bt_find_code(struct cpu *cpu, uint64_t rip)
     const struct bt_block *b = bt_cache_find(v->bt, rip, gpa, mode, 0);
     if (b == NULL || b->split)
         return NULL;
-    bt_jump_add(cpu, rip, b->code, tlb_page_global(cpu, rip), false);
+    bool global = tlb_page_global(cpu, rip);
+    if (!(mode & BT_MODE_USER) && !global && !v->super_local)
+        return NULL; /* bt_jump_add would change the key, and may clear caches by libc's means */
+    bt_jump_add(cpu, rip, b->code, global, false);
     return b->code;
 }
 

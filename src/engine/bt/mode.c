@@ -69,6 +69,14 @@ bool bt_jumps_usable(uint32_t mode)
 
 /* -- Jump cache -------------------------------------------------------------------------------- */
 
+/* No address is ~0: the first byte of an instruction may be there, but no call ends before it. */
+static void returns_clear(struct cpu *cpu)
+{
+    struct bt_return *r = (struct bt_return *)(void *)cpu->engine_table;
+    for (unsigned i = 0; i < BT_RETURN_SIZE; i++)
+        r[i].va = ~0ull;
+}
+
 #define GENS (1ull << (32 - BT_KEY_MODE_BITS))
 _Static_assert((BT_KEY_MODE & BT_MODE_GS) && BT_MODE_GS * 2 > BT_KEY_MODE, "mode fits a key");
 
@@ -88,6 +96,11 @@ void bt_update_key(struct cpu *cpu, uint32_t mode)
     if (unlikely(gen - v->first_gen[user] >= GENS)) { /* also when it is before the first */
         bt_jumps_clear(v);
         v->first_gen[user] = gen;
+    }
+    if (unlikely(v->return_gen[user] != gen || v->return_mode[user] != mode)) {
+        returns_clear(cpu);
+        v->return_gen[user] = gen;
+        v->return_mode[user] = mode;
     }
     bt_hot(cpu)->key = (uint32_t)(gen - v->first_gen[user]) << BT_KEY_MODE_BITS | mode;
 }
@@ -155,6 +168,7 @@ void bt_jumps_clear(struct bt_vcpu *v)
     memset(v->exec_pages, 0, sizeof v->exec_pages);
     memset(v->exec_large, 0, sizeof v->exec_large);
     v->exec_huge = false;
+    returns_clear(v->cpu);
 }
 
 /* INVLPG and its like: entries of the page must go. Most pages so flushed hold no code. */
@@ -163,6 +177,7 @@ void bt_page_flushed(struct cpu *cpu, gva_t va)
     struct bt_vcpu *v = cpu->engine;
     unsigned h = page_hash(va);
     unsigned l = large_hash(va);
+    returns_clear(cpu); /* it knows addresses that never were in the jump cache */
     if ((v->exec_pages[h / 64] >> (h % 64) & 1) || (v->exec_large[l / 64] >> (l % 64) & 1) ||
         v->exec_huge)
         bt_jumps_clear(v);

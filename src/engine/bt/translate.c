@@ -176,6 +176,11 @@ static void emit_cold(struct translation *t)
             emit_mov_imm(e, T0, c->exit);
             emit_jmp(e, bt->stubs.leave);
             break;
+        case COLD_RETURN:
+            bt_emit_return_exit(t, c->exit);
+            emit_mov_imm(e, T0, c->exit);
+            emit_jmp(e, bt->stubs.leave);
+            break;
         case COLD_FP_LOAD:
             emit_call(e, bt->stubs.fp_load);
             emit_jmp(e, c->back);

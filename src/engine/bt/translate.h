@@ -28,7 +28,8 @@ enum cold_kind {
     COLD_STACK,
     COLD_HELPER,
     COLD_FP_LOAD,
-    COLD_EXIT
+    COLD_EXIT,
+    COLD_RETURN
 };
 
 /* A guest memory operand's address. */
@@ -111,6 +112,7 @@ bool bt_emit_branch(struct translation *t);
 bool bt_emit_stack(struct translation *t);
 void bt_emit_push_tmp2(struct translation *t, uint32_t site);
 void bt_emit_exit(struct translation *t, uint64_t target);
+void bt_emit_return_exit(struct translation *t, uint32_t exit);
 void bt_emit_indirect(struct translation *t, uint32_t site); /* T1: target */
 uint32_t bt_exit_new(struct translation *t, uint64_t target);
 
