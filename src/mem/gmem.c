@@ -63,10 +63,22 @@ struct gmem {
 
 /* -- The map: readers ---------------------------------------------------------------------------
  * The same sequence count as base/clock.c: data loads acquire, data stores release. */
-static bool lookup_once(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
+static void read_slot(const struct gmem *m, uint32_t at, struct gmem_range *out)
 {
+    const struct slot *s = &m->slots[at];
+    out->gpa = atomic_load_explicit(&s->gpa, memory_order_acquire);
+    out->size = atomic_load_explicit(&s->size, memory_order_acquire);
+    out->kind = (enum gmem_kind)atomic_load_explicit(&s->kind, memory_order_acquire);
+    out->ram_page = atomic_load_explicit(&s->ram_page, memory_order_acquire);
+    out->host = m->host + (out->ram_page << GMEM_PAGE_BITS);
+}
+
+/* or_next: when none holds gpa, the first beyond it will do. */
+static bool lookup_once(const struct gmem *m, gpa_t gpa, bool or_next, struct gmem_range *out)
+{
+    const uint32_t count = atomic_load_explicit(&m->count, memory_order_acquire);
     uint32_t lo = 0;
-    uint32_t hi = atomic_load_explicit(&m->count, memory_order_acquire);
+    uint32_t hi = count;
     while (lo < hi) {
         uint32_t mid = (lo + hi) / 2;
         const struct slot *s = &m->slots[mid];
@@ -77,18 +89,18 @@ static bool lookup_once(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
         } else if (gpa - start >= size) {
             lo = mid + 1;
         } else {
-            out->gpa = start;
-            out->size = size;
-            out->kind = (enum gmem_kind)atomic_load_explicit(&s->kind, memory_order_acquire);
-            out->ram_page = atomic_load_explicit(&s->ram_page, memory_order_acquire);
-            out->host = m->host + (out->ram_page << GMEM_PAGE_BITS);
+            read_slot(m, mid, out);
             return true;
         }
+    }
+    if (or_next && lo < count) {
+        read_slot(m, lo, out);
+        return true;
     }
     return false;
 }
 
-bool gmem_find(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
+static bool lookup(const struct gmem *m, gpa_t gpa, bool or_next, struct gmem_range *out)
 {
     for (;;) {
         uint32_t seq = atomic_load_explicit(&m->seq, memory_order_acquire);
@@ -96,7 +108,7 @@ bool gmem_find(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
             continue;
         }
         struct gmem_range found = { 0 };
-        bool hit = lookup_once(m, gpa, &found);
+        bool hit = lookup_once(m, gpa, or_next, &found);
         if (likely(atomic_load_explicit(&m->seq, memory_order_acquire) == seq)) {
             if (hit) {
                 *out = found;
@@ -104,6 +116,16 @@ bool gmem_find(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
             return hit;
         }
     }
+}
+
+bool gmem_find(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
+{
+    return lookup(m, gpa, false, out);
+}
+
+bool gmem_find_next(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
+{
+    return lookup(m, gpa, true, out);
 }
 
 /* -- The map: changes, map_lock held ----------------------------------------------------------- */

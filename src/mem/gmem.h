@@ -76,6 +76,8 @@ void gmem_set_code_hook(struct gmem *m, void (*written)(void *ctx, gpa_t gpa, ui
 
 /* Which range holds gpa; false for a hole. The copy stays valid until the map changes. */
 bool gmem_find(const struct gmem *m, gpa_t gpa, struct gmem_range *out);
+/* The range that holds gpa or the first beyond it; false: none. To walk the whole map. */
+bool gmem_find_next(const struct gmem *m, gpa_t gpa, struct gmem_range *out);
 
 /* Number of the RAM page at gpa, even while a ROM or a hole lies over it; GMEM_NO_PAGE if none. */
 uint64_t gmem_ram_page(const struct gmem *m, gpa_t gpa);
