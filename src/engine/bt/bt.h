@@ -78,7 +78,8 @@ struct bt_block {
     uint64_t pc; /* linear address of the first instruction */
     uint64_t cs_base;
     gpa_t gpa;
-    uint32_t mode; /* enum bt_mode */
+    const uint8_t *host; /* its bytes: the map may show other memory at gpa later */
+    uint32_t mode;       /* enum bt_mode */
     uint16_t size; /* guest bytes */
     uint16_t insns;
     uint16_t
@@ -87,6 +88,7 @@ struct bt_block {
     bool dead;
     bool split; /* its one instruction crosses a page: second page's bytes are in gpa2 */
     gpa_t gpa2;
+    const uint8_t *host2;
     uint8_t *code;      /* entry, in the executable view */
     uint32_t code_size; /* offset of the stub that leaves with rip = pc */
     uint32_t code_end;  /* and of the end of all of it */
@@ -232,8 +234,8 @@ MUST_CHECK int bt_cache_init(struct bt *bt, struct err *e);
 void bt_cache_fini(struct bt *bt);
 void bt_cache_reset(struct bt *bt);
 bool bt_cache_room(const struct bt *bt); /* enough for one more block of any size */
-struct bt_block *bt_cache_find(struct bt *bt, uint64_t pc, gpa_t gpa, uint32_t mode,
-                               uint64_t cs_base);
+struct bt_code_at;
+struct bt_block *bt_cache_find(struct bt *bt, const struct bt_code_at *at, uint64_t cs_base);
 void bt_cache_add(struct bt *bt, struct bt_block *b);
 void bt_cache_invalidate(struct bt *bt, gpa_t gpa, uint64_t len);
 static inline uint8_t *bt_writable(const struct bt *bt, const uint8_t *exec)
