@@ -140,8 +140,6 @@ static void finish(struct virtio_blk *d, struct blk_request *r, enum blk_status 
     request_free(r);
 }
 
-static void blk_notify(struct virtio *v, unsigned n);
-
 static void io_done(struct block_request *io)
 {
     struct blk_request *r = container_of(io, struct blk_request, io);
@@ -150,7 +148,7 @@ static void io_done(struct block_request *io)
     finish(d, r, io->result == 0 ? S_OK : S_IOERR);
     uint64_t stalled = d->stalled;
     for (d->stalled = 0; stalled != 0; stalled &= stalled - 1) {
-        blk_notify(&d->v, (unsigned)__builtin_ctzll(stalled));
+        virtio_kick(&d->v, (unsigned)__builtin_ctzll(stalled));
     }
 }
 
@@ -304,16 +302,14 @@ static void blk_notify(struct virtio *v, unsigned n)
                 d->stalled |= BIT(n);
                 return;
             }
-            if (!virtio_pop(v, n)) {
+            if (!virtio_next(v, n)) {
                 break;
             }
             if (!take_request(d, n)) {
                 return;
             }
         }
-        virtq_ask_notify(&v->queue[n], true);
-        /* One that came in between was not announced. */
-    } while (virtio_pop(v, n) && (virtq_unpop(&v->queue[n], v->chain), true));
+    } while (!virtio_await(v, n));
 }
 
 /* -- Configuration ----------------------------------------------------------------------------- */

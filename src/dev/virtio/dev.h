@@ -9,6 +9,7 @@
 #ifndef SOSIA_DEV_VIRTIO_DEV_H
 #define SOSIA_DEV_VIRTIO_DEV_H
 
+#include "base/clock.h"
 #include "bus/pci.h"
 #include "dev/virtio/queue.h"
 
@@ -53,8 +54,9 @@ struct virtio_class {
 
 /* What the person who makes the machine says of any device. */
 struct virtio_options {
-    bool modern_only; /* no legacy interface */
-    bool packed;      /* offer packed rings */
+    bool modern_only;    /* no legacy interface */
+    bool packed;         /* offer packed rings */
+    struct clock *clock; /* to go on later with a queue that never gets empty; NULL: kicks do */
 };
 
 struct virtio {
@@ -67,6 +69,9 @@ struct virtio {
     uint8_t config[VIRTIO_CONFIG_MAX];
     uint8_t pci_cfg_cap; /* offset of the window into the BARs */
     bool transitional;
+    unsigned budget;    /* buffers that a notify may still take */
+    uint64_t postponed; /* queues to go on with, bit n */
+    struct timer again; /* that does */
     /* State */
     uint8_t status;
     uint8_t isr;
@@ -100,6 +105,11 @@ bool virtio_running(const struct virtio *v);
 
 /* The next buffer of queue n in v->chain; false: none, or the ring is broken. */
 bool virtio_pop(struct virtio *v, unsigned n);
+/* The same for loops in notify: false also when they took so much that others must have their
+ * turn. A loop ends with virtio_await, which asks for notifications again; false: a buffer came in
+ * between, unannounced. */
+bool virtio_next(struct virtio *v, unsigned n);
+bool virtio_await(struct virtio *v, unsigned n);
 /* Give back what is in v->chain. */
 void virtio_push(struct virtio *v, unsigned n, uint32_t written);
 void virtio_push_all(struct virtio *v, unsigned n, const struct virtq_used *used, unsigned count);
@@ -109,8 +119,8 @@ void virtio_interrupt(struct virtio *v, unsigned n);
 void virtio_break(struct virtio *v, const char *why);
 /* The device changed its configuration by itself. */
 void virtio_config_changed(struct virtio *v);
-/* Run notify for every queue, as a device does that can go on again. */
-void virtio_kick_all(struct virtio *v);
+/* Run notify for a queue, as a device does that can go on again. */
+void virtio_kick(struct virtio *v, unsigned n);
 
 /* STATE_STRUCT(T, v, virtio_state) */
 extern const struct state_field virtio_state[];

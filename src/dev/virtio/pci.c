@@ -70,6 +70,8 @@ enum legacy_reg {
 };
 
 #define FEATURES_FINAL (VIRTIO_FEATURES_OK | VIRTIO_DRIVER_OK)
+/* A driver on another processor can fill a queue as fast as we empty it. */
+#define NOTIFY_BUDGET 1024u
 #define ISR_QUEUE 1u
 #define ISR_CONFIG 2u
 #define LEGACY_FEATURES 0xffffffffull
@@ -150,6 +152,28 @@ bool virtio_pop(struct virtio *v, unsigned n)
     return r > 0;
 }
 
+bool virtio_next(struct virtio *v, unsigned n)
+{
+    if (v->budget == 0) {
+        return false;
+    }
+    v->budget--;
+    return virtio_pop(v, n);
+}
+
+bool virtio_await(struct virtio *v, unsigned n)
+{
+    if (v->budget == 0) {
+        return true; /* virtio_kick goes on later */
+    }
+    virtq_ask_notify(&v->queue[n], true);
+    if (!virtio_pop(v, n)) {
+        return true;
+    }
+    virtq_unpop(&v->queue[n], v->chain);
+    return false;
+}
+
 void virtio_push_all(struct virtio *v, unsigned n, const struct virtq_used *used, unsigned count)
 {
     if (virtq_push_all(&v->queue[n], used, count) < 0) {
@@ -163,17 +187,26 @@ void virtio_push(struct virtio *v, unsigned n, uint32_t written)
     virtio_push_all(v, n, &used, 1);
 }
 
-static void notify(struct virtio *v, uint64_t n)
+void virtio_kick(struct virtio *v, unsigned n)
 {
-    if (n < v->queue_count && v->queue[n].enabled && virtio_running(v)) {
-        v->cls->notify(v, (unsigned)n);
+    if (n >= v->queue_count || !v->queue[n].enabled || !virtio_running(v)) {
+        return;
+    }
+    v->budget = NOTIFY_BUDGET;
+    v->cls->notify(v, n);
+    if (v->budget == 0 && v->again.clock != NULL) {
+        v->postponed |= BIT(n);
+        timer_arm(&v->again, clock_now_ns(v->again.clock));
     }
 }
 
-void virtio_kick_all(struct virtio *v)
+static void go_on(void *ctx, uint64_t now_ns)
 {
-    for (unsigned n = 0; n < v->queue_count; n++) {
-        notify(v, n);
+    struct virtio *v = ctx;
+    (void)now_ns;
+    uint64_t queues = v->postponed;
+    for (v->postponed = 0; queues != 0; queues &= queues - 1) {
+        virtio_kick(v, (unsigned)__builtin_ctzll(queues));
     }
 }
 
@@ -200,6 +233,7 @@ static void reset(struct virtio *v)
     for (unsigned n = 0; n < v->queue_count; n++) {
         virtq_reset(&v->queue[n]);
     }
+    v->postponed = 0;
     v->status = 0;
     v->isr = 0;
     v->legacy = false;
@@ -438,7 +472,7 @@ static void modern_write(void *dev, uint64_t offset, unsigned size, uint64_t val
         config_write(v, at, size, value);
         break;
     case PAGE_NOTIFY:
-        notify(v, at / NOTIFY_MULTIPLIER);
+        virtio_kick(v, (unsigned)(at / NOTIFY_MULTIPLIER));
         break;
     default:
         break;
@@ -529,7 +563,7 @@ static void legacy_write(void *dev, uint64_t offset, unsigned size, uint64_t val
         v->queue_select = (uint16_t)value;
         break;
     case LEGACY_NOTIFY:
-        notify(v, value & 0xffff);
+        virtio_kick(v, value & 0xffff);
         break;
     case LEGACY_STATUS:
         if (v->status == 0) {
@@ -663,6 +697,9 @@ void virtio_init(struct virtio *v, const struct virtio_class *cls, const char *n
     for (unsigned n = 0; n < VIRTIO_QUEUES_MAX; n++) {
         virtq_init(&v->queue[n], bus_mem(b), VIRTQ_SIZE_MAX);
     }
+    if (o->clock != NULL) {
+        timer_init(&v->again, o->clock, go_on, v);
+    }
     reset(v);
     dev_register(b, &v->pci.dev, cls->dev, name);
 }
@@ -676,6 +713,9 @@ void virtio_fini(struct virtio *v)
 {
     if (v->chain == NULL) {
         return; /* never made */
+    }
+    if (v->again.clock != NULL) {
+        timer_cancel(&v->again);
     }
     pci_func_fini(&v->pci);
     dev_unregister(&v->pci.dev);
@@ -731,6 +771,10 @@ int virtio_post_load(void *dev, struct err *e)
     }
     if (v->config_vector != VIRTQ_NO_VECTOR && v->config_vector >= v->msix.vectors) {
         return err_set(e, -EINVAL, "state has MSI-X vector %u", v->config_vector);
+    }
+    if (v->again.clock != NULL) {
+        v->postponed = MASK64(v->queue_count); /* what was announced before may not be done */
+        timer_arm(&v->again, clock_now_ns(v->again.clock));
     }
     return pci_post_load(&v->pci, e);
 }
