@@ -41,6 +41,10 @@ HAVE_SLIRP := $(call have,slirp)
 LEFT_OUT   := $(if $(HAVE_SLIRP),src/net/user_none.c,src/net/user.c)
 CPPFLAGS   += $(if $(HAVE_SLIRP),$(shell pkg-config --cflags slirp))
 LDLIBS     += $(if $(HAVE_SLIRP),$(shell pkg-config --libs slirp))
+# $(call optional,PACKAGE,MACRO): code that is in a file under #ifdef MACRO.
+optional = $(if $(call have,$(1)),$(eval CPPFLAGS += -D$(2))$(eval LDLIBS += $(shell pkg-config --libs $(1))))
+$(call optional,zlib,HAVE_ZLIB)
+$(call optional,libzstd,HAVE_ZSTD)
 
 srcs_of = $(filter-out $(MAIN) $(LEFT_OUT),$(sort $(wildcard src/$(1)/*.c src/$(1)/*.S)))
 objs_of = $(patsubst src/%,$(BUILD)/obj/%.o,$(call srcs_of,$(1))) $(if $(filter cpu,$(1)),$(GEN_OBJS))
