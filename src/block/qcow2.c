@@ -352,6 +352,18 @@ static void qcow2_close(struct block *b)
     qcow2_free(q);
 }
 
+static int qcow2_make_empty(struct block *b)
+{
+    struct qcow2 *q = b->priv;
+    pthread_rwlock_wrlock(&q->lock);
+    int r = qcow2_drop_from(q, 0);
+    if (r == 0) {
+        r = qcow2_flush_tables(q);
+    }
+    pthread_rwlock_unlock(&q->lock);
+    return r;
+}
+
 static void qcow2_info(struct block *b, struct block_info *info)
 {
     struct qcow2 *q = b->priv;
@@ -386,6 +398,7 @@ const struct block_class block_qcow2 = {
     .check = qcow2_check,
     .write_compressed = qcow2_write_compressed,
     .set_parent = qcow2_set_parent,
+    .make_empty = qcow2_make_empty,
     .snapshot_list = qcow2_snapshot_list,
     .snapshot_change = qcow2_snapshot_change,
 };
