@@ -35,7 +35,18 @@ MAIN   := src/cli/main.c
 GENERAL_REGS := engine/bt/helper engine/bt/cache engine/bt/mode cpu/tlb cpu/mmu cpu/debug mem/gmem mem/access
 $(foreach f,$(GENERAL_REGS),$(eval CFLAGS_$(subst /,_,$(f)) := -mgeneral-regs-only))
 
-srcs_of = $(filter-out $(MAIN),$(sort $(wildcard src/$(1)/*.c src/$(1)/*.S)))
+# Optional libraries: with one the file that uses it is built, without it the file that says so.
+have = $(shell pkg-config --exists $(1) 2>/dev/null && echo yes)
+HAVE_SLIRP := $(call have,slirp)
+LEFT_OUT   := $(if $(HAVE_SLIRP),src/net/user_none.c,src/net/user.c)
+CPPFLAGS   += $(if $(HAVE_SLIRP),$(shell pkg-config --cflags slirp))
+LDLIBS     += $(if $(HAVE_SLIRP),$(shell pkg-config --libs slirp))
+# $(call optional,PACKAGE,MACRO): code that is in a file under #ifdef MACRO.
+optional = $(if $(call have,$(1)),$(eval CPPFLAGS += -D$(2))$(eval LDLIBS += $(shell pkg-config --libs $(1))))
+$(call optional,zlib,HAVE_ZLIB)
+$(call optional,libzstd,HAVE_ZSTD)
+
+srcs_of = $(filter-out $(MAIN) $(LEFT_OUT),$(sort $(wildcard src/$(1)/*.c src/$(1)/*.S)))
 objs_of = $(patsubst src/%,$(BUILD)/obj/%.o,$(call srcs_of,$(1))) $(if $(filter cpu,$(1)),$(GEN_OBJS))
 
 GEN_SRCS := $(GEN)/cpu/insn_tables.c

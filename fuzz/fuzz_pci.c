@@ -117,7 +117,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     i440fx_init(&b.host, b.bus, pirq, NULL, NULL);
     piix3_init(&b.isa, b.bus, i440fx_pci(&b.host), isa, &none);
-    piix4_pm_init(&b.pm, b.bus, i440fx_pci(&b.host), pm_moved, NULL);
+    piix4_pm_init(&b.pm, b.bus, i440fx_pci(&b.host), pm_moved, NULL, NULL);
     for (unsigned n = 0; size >= 7 && n < 500; data += 7, size -= 7, n++) {
         step(&b, data);
     }

@@ -22,6 +22,7 @@ struct block_chain {
 };
 
 const struct block_class *const block_classes[] = {
+    &block_qcow2,
     &block_raw,
     NULL,
 };

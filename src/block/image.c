@@ -161,6 +161,14 @@ int block_set_parent(struct block *b, const char *path, const char *format, stru
     return b->class->set_parent(b, path, format, e);
 }
 
+int block_make_empty(struct block *b)
+{
+    if (b->readonly) {
+        return -EROFS;
+    }
+    return b->class->make_empty != NULL ? b->class->make_empty(b) : -ENOTSUP;
+}
+
 int block_snapshot_list(struct block *b, struct block_snapshot **list, size_t *count, struct err *e)
 {
     *list = NULL;

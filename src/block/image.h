@@ -86,6 +86,10 @@ bool block_can_compress(const struct block *b);
 MUST_CHECK int block_set_parent(struct block *b, const char *path, const char *format,
                                 struct err *e);
 
+/* The image holds nothing of its own any more and shows its parent. -ENOTSUP: the format cannot,
+ * and what it holds stays. */
+MUST_CHECK int block_make_empty(struct block *b);
+
 struct block_snapshot {
     char *id;
     char *name;

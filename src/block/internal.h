@@ -47,6 +47,7 @@ struct block_class {
     int (*check)(struct block *b, bool repair, struct block_check *result, struct err *e);
     int (*write_compressed)(struct block *b, uint64_t offset, const void *buf, size_t len);
     int (*set_parent)(struct block *b, const char *path, const char *format, struct err *e);
+    int (*make_empty)(struct block *b);
     int (*snapshot_list)(struct block *b, struct block_snapshot **list, size_t *count,
                          struct err *e);
     int (*snapshot_change)(struct block *b, enum block_snapshot_verb verb, const char *name,

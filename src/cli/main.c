@@ -3,14 +3,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "block/codec.h"
+#include "cli/disk.h"
 #include "cli/run.h"
 #include "sosia.h"
 
 static void help(FILE *to)
 {
     fputs("usage: sosia run [options] [IMAGE]   run a virtual machine in the foreground\n"
+          "       sosia disk COMMAND            disk images: create, info, convert, check...\n"
           "       sosia engines                 what this host can do, and why not\n"
-          "       sosia help [run]              this text, or the options of run\n"
+          "       sosia help [run|disk]         this text, or that command's options\n"
           "       sosia --version\n",
           to);
 }
@@ -55,8 +58,9 @@ static int engines_main(void)
 static int version_main(void)
 {
     printf("sosia %s\n", sosia_version());
-    /* What a build may have or lack is named here; so far there is nothing optional. */
-    printf("engines: bt, interp; optional parts: none\n");
+    /* What a build may have or lack is named here. */
+    char parts[128];
+    printf("engines: bt, interp; optional parts: %s\n", codec_versions(parts, sizeof parts));
     return 0;
 }
 
@@ -72,7 +76,7 @@ static bool is_any_of(const char *s, const char *const *list)
 
 int main(int argc, char **argv)
 {
-    static const char *const later[] = { "disk",    "snapshot", "restore", "clone",
+    static const char *const later[] = { "snapshot", "restore", "clone",
                                          "migrate", "ls",       "stop",    NULL };
     static const char *const helps[] = { "help", "--help", "-h", NULL };
     static const char *const versions[] = { "version", "--version", "-V", NULL };
@@ -83,6 +87,9 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "run") == 0) {
         return run_main(argc - 1, argv + 1);
     }
+    if (strcmp(argv[1], "disk") == 0) {
+        return disk_main(argc - 1, argv + 1);
+    }
     int status = 0;
     if (strcmp(argv[1], "engines") == 0) {
         status = engines_main();
@@ -91,6 +98,8 @@ int main(int argc, char **argv)
     } else if (is_any_of(argv[1], helps)) {
         if (argc > 2 && strcmp(argv[2], "run") == 0) {
             run_help();
+        } else if (argc > 2 && strcmp(argv[2], "disk") == 0) {
+            disk_help(stdout);
         } else {
             help(stdout);
         }

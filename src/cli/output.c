@@ -126,7 +126,7 @@ int output_error(struct output *o)
     return error;
 }
 
-void output_fini(struct output *o)
+bool output_fini(struct output *o)
 {
     pthread_mutex_lock(&o->lock);
     o->quit = true;
@@ -136,10 +136,11 @@ void output_fini(struct output *o)
     if (stuck) {
         /* Inside a write that nobody may ever read: the process ends without it. */
         pthread_detach(o->thread);
-        return;
+        return false;
     }
     pthread_join(o->thread, NULL);
     pthread_mutex_destroy(&o->lock);
     pthread_cond_destroy(&o->changed);
     free(o->ring);
+    return true;
 }

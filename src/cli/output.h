@@ -33,7 +33,7 @@ void output_put(struct output *o, const void *data, size_t len);
 /* Everything is written, or nothing moved for patience_ms. */
 void output_drain(struct output *o, int patience_ms);
 int output_error(struct output *o);
-/* What is not written by now is lost. */
-void output_fini(struct output *o);
+/* What is not written by now is lost. False: the thread is stuck in a write, and *o must stay. */
+bool output_fini(struct output *o);
 
 #endif

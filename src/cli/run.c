@@ -225,21 +225,11 @@ static int run_vm(struct run *r)
     return status;
 }
 
-int run_main(int argc, char **argv)
+/* On the terminal, with signals and output set up and taken down around it. */
+static int run_with_output(struct run *r, bool *done)
 {
-    struct run *r = xzalloc(sizeof *r); /* the output thread may outlive us, stuck in a write */
     struct err e = { 0 };
     sigset_t old;
-    if (options_parse(&r->options, argc, argv, &e) < 0) {
-        free(r);
-        return fail(e.msg);
-    }
-    if (r->options.help) {
-        run_help();
-        free(r);
-        return 0;
-    }
-    sosia_log_level(1 + r->options.verbose);
     r->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     r->signal_fd = open_signals(&old);
     if (r->event_fd < 0 || r->signal_fd < 0) {
@@ -249,12 +239,32 @@ int run_main(int argc, char **argv)
         return fail(e.msg);
     }
     int status = run_vm(r);
-    output_fini(&r->output);
+    *done = output_fini(&r->output);
     if (r->signal != 0) {
         /* As the signal would have ended us, so that a shell sees what happened. */
         signal(r->signal, SIG_DFL);
         pthread_sigmask(SIG_SETMASK, &old, NULL);
         raise(r->signal);
+    }
+    return status;
+}
+
+int run_main(int argc, char **argv)
+{
+    struct run *r = xzalloc(sizeof *r);
+    struct err e = { 0 };
+    bool done = true; /* else the output thread outlives us, stuck in a write, and needs r */
+    int status = 0;
+    if (options_parse(&r->options, argc, argv, &e) < 0) {
+        status = fail(e.msg);
+    } else if (r->options.help) {
+        run_help();
+    } else {
+        sosia_log_level(1 + r->options.verbose);
+        status = run_with_output(r, &done);
+    }
+    if (done) {
+        free(r);
     }
     return status;
 }

@@ -73,8 +73,8 @@ void tlb_protect_code(struct cpu *cpu, gpa_t gpa);
 bool tlb_fill_quiet(struct cpu *cpu, gva_t va, enum mmu_access access);
 /* Is the exec entry of va, just used, a global mapping? */
 bool tlb_page_global(const struct cpu *cpu, gva_t va);
-/* Where instructions at va come from, if the TLB has the page for execution. */
-bool tlb_code_gpa(const struct cpu *cpu, gva_t va, gpa_t *gpa);
+/* Where instructions at va come from, if the TLB has the page for execution; else NULL. */
+const uint8_t *tlb_code_at(const struct cpu *cpu, gva_t va, gpa_t *gpa);
 /* Bytes of the mapping that it is part of: 4 KiB, or a large page's. */
 uint64_t tlb_page_span(const struct cpu *cpu, gva_t va);
 

@@ -49,7 +49,7 @@ static void enter_real(struct cpu *cpu)
     cpu->step_armed = false;
     cpu->exc_pending = false;
     cpu->pending_dr6 = 0;
-    cpu->in_smm = false;
+    cpu->in_smm = cpu->smm_nmi_blocked = false;
 }
 
 void cpu_init_signal(struct cpu *cpu)

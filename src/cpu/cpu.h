@@ -78,6 +78,9 @@ enum cpu_seg_index { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT }
 #define CR0_NW 0x20000000ull
 #define CR0_CD 0x40000000ull
 #define CR0_PG 0x80000000ull
+#define CR0_KNOWN                                                                                  \
+    (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD |     \
+     CR0_PG)
 
 #define CR4_VME 0x1ull
 #define CR4_PVI 0x2ull
@@ -239,6 +242,11 @@ struct cpu_world {
     /* FERR#/IGNNE# (CR0.NE=0): IRQ 13 */
     void (*ferr)(void *ctx, struct cpu *cpu, int level);
     bool (*a20_masked)(void *ctx);
+    /* An SMI is due. True: SMRAM shows where the chipset has it, and no processor outside SMM runs;
+     * false: leave the engine (CPU_POLL_KICK) and ask again. smm_left: after RSM. NULL: no SMRAM to
+     * care for. */
+    bool (*smm_enter)(void *ctx, struct cpu *cpu);
+    void (*smm_left)(void *ctx, struct cpu *cpu);
 };
 
 struct cpu_tables; /* cpu/tlb.c: per-ASID TLB sets */
@@ -308,6 +316,7 @@ struct cpu {
     uint8_t activity; /* enum cpu_activity */
     uint8_t sipi_vector;
     bool in_smm;
+    bool smm_nmi_blocked; /* nmi_blocked as it was before the SMI */
     bool ferr_pending; /* FERR# asserted (CR0.NE = 0) */
     bool ignne;        /* the guest wrote port 0xf0: waiting x87 instructions run on (cpu/fpu.h) */
     struct cpu_exception exc; /* raised, not yet delivered */
@@ -340,7 +349,7 @@ struct cpu {
 };
 
 /* Fields for save, restore, dump and tests; version and post_load beside it in cpu/state.c. */
-#define CPU_STATE_VERSION 1
+#define CPU_STATE_VERSION 2
 extern const struct state_field cpu_state[];
 int cpu_post_load(struct cpu *cpu, struct err *e);
 
@@ -374,5 +383,7 @@ static inline bool cpu_v86(const struct cpu *cpu) { return (cpu->rflags & FLAG_V
 
 /* Recompute mode, cpl, view, tlb after a change of CS, CR0, CR3, CR4, EFER, RFLAGS.AC/VM. */
 void cpu_update_mode(struct cpu *cpu);
+/* Bits of CR4 that the CPU model has. */
+uint64_t cpu_cr4_known(const struct cpu *cpu);
 
 #endif

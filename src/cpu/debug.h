@@ -12,11 +12,13 @@
 #define DR6_BD 0x2000ull
 #define DR6_BS 0x4000ull
 #define DR6_BT 0x8000ull
+#define DR6_WRITABLE (DR6_B | DR6_BD | DR6_BS | DR6_BT)
 #define DR6_FIXED 0xffff0ff0ull
 #define DR7_ENABLED 0xffull /* L0 G0 .. L3 G3 */
 #define DR7_LOCAL 0x155ull  /* L0..L3, LE: cleared by a task switch */
 #define DR7_GD 0x2000ull
 #define DR7_FIXED 0x400ull
+#define DR7_WRITABLE 0xffff23ffull
 
 /* Any breakpoint enabled? Then instructions run one by one. */
 static inline bool cpu_debug_active(const struct cpu *cpu)

@@ -7,6 +7,7 @@
 #include "cpu/debug.h"
 #include "cpu/except.h"
 #include "cpu/exclusive.h"
+#include "cpu/smm.h"
 
 static bool traps_wanted(const struct cpu *cpu)
 {
@@ -46,7 +47,7 @@ static void housekeeping(struct cpu *cpu, uint32_t ev)
 /* SDM 3 8.4: INIT puts an AP to wait, a start-up interrupt sets it off at vector << 12. */
 static void startup(struct cpu *cpu, uint32_t ev)
 {
-    if (ev & CPU_EV_INIT) {
+    if ((ev & CPU_EV_INIT) && !cpu->in_smm) { /* latched until RSM (SDM 3 32.3.2) */
         cpu_clear_event(cpu, CPU_EV_INIT);
         cpu_init_signal(cpu);
     }
@@ -59,6 +60,27 @@ static void startup(struct cpu *cpu, uint32_t ev)
             cpu->activity = CPU_ACTIVE;
         }
     }
+}
+
+/* A #DB trap of the instruction before goes first, and must not be forgotten. */
+bool cpu_smi_due(const struct cpu *cpu)
+{
+    return (atomic_load_explicit(&cpu->events, memory_order_seq_cst) & CPU_EV_SMI) &&
+           !cpu->in_smm && cpu->activity != CPU_WAIT_SIPI && cpu->activity != CPU_SHUTDOWN &&
+           cpu->int_shadow == CPU_SHADOW_NONE && !cpu->step_armed && cpu->pending_dr6 == 0;
+}
+
+/* False: the world is not ready for it. */
+static bool system_management(struct cpu *cpu)
+{
+    const struct cpu_world *w = cpu->world;
+    if (w->smm_enter != NULL && !w->smm_enter(w->ctx, cpu)) {
+        return false;
+    }
+    cpu_clear_event(cpu, CPU_EV_SMI);
+    cpu->interrupts++;
+    smm_enter(cpu);
+    return true;
 }
 
 /* #DB traps of the instruction just done, NMI, interrupts. True when one was delivered. */
@@ -132,6 +154,10 @@ enum cpu_poll cpu_poll_events(struct cpu *cpu)
     }
     if (cpu->activity == CPU_WAIT_SIPI) {
         return CPU_POLL_HALT;
+    }
+
+    if (unlikely(ev & CPU_EV_SMI) && cpu_smi_due(cpu) && !system_management(cpu)) {
+        return CPU_POLL_KICK;
     }
 
     enum cpu_shadow shadow = cpu->int_shadow;

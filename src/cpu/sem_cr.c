@@ -11,9 +11,6 @@
 #include "cpu/sem_decls.h"
 #include "cpu/umip.h"
 
-#define CR0_KNOWN                                                                                  \
-    (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD |     \
-     CR0_PG)
 #define CR3_NO_FLUSH (1ull << 63)
 
 static _Noreturn void gp(struct cpu *cpu) { cpu_raise_error(cpu, EXC_GP, 0); }
@@ -96,7 +93,7 @@ static void write_cr3(struct cpu *cpu, uint64_t v)
 /* -- CR4
  * -----------------------------------------------------------------------------------------------
  */
-static uint64_t cr4_known(const struct cpu *cpu)
+uint64_t cpu_cr4_known(const struct cpu *cpu)
 {
     static const struct {
         uint8_t feature;
@@ -122,7 +119,7 @@ static uint64_t cr4_known(const struct cpu *cpu)
 static void write_cr4(struct cpu *cpu, uint64_t v)
 {
     uint64_t changed = v ^ cpu->cr4;
-    if (v & ~cr4_known(cpu)) {
+    if (v & ~cpu_cr4_known(cpu)) {
         gp(cpu);
     }
     if (cpu_long_mode(cpu) && ((changed & CR4_LA57) || !(v & CR4_PAE))) {
@@ -245,11 +242,11 @@ static void write_dr(struct cpu *cpu, unsigned reg, uint64_t v)
         gp(cpu);
     }
     if (reg == 6) {
-        cpu->dr[6] = (v & (DR6_B | DR6_BD | DR6_BS | DR6_BT)) | DR6_FIXED;
+        cpu->dr[6] = (v & DR6_WRITABLE) | DR6_FIXED;
         return;
     }
     if (reg == 7) {
-        v = (v & 0xffff23ff) | DR7_FIXED;
+        v = (v & DR7_WRITABLE) | DR7_FIXED;
     }
     bool active = cpu_debug_active(cpu);
     cpu->dr[reg] = v;

@@ -288,13 +288,6 @@ void sem_vmcall(struct cpu *cpu, const struct insn *in)
 
 void sem_vmmcall(struct cpu *cpu, const struct insn *in) { sem_vmcall(cpu, in); }
 
-/* Outside system-management mode, which is not built. UNIMPL: SMM (SDM 3 chapter 31). */
-void sem_rsm(struct cpu *cpu, const struct insn *in)
-{
-    (void)in;
-    cpu_raise(cpu, EXC_UD);
-}
-
 /* -- Random numbers ---------------------------------------------------------------------------- */
 static void random_number(struct cpu *cpu, const struct insn *in)
 {

@@ -102,6 +102,7 @@ const struct state_field cpu_state[] = {
     STATE(struct cpu, activity),
     STATE(struct cpu, sipi_vector),
     STATE(struct cpu, in_smm),
+    STATE_SINCE(2, struct cpu, smm_nmi_blocked),
     STATE(struct cpu, ferr_pending),
     STATE(struct cpu, ignne),
     STATE_STRUCT(struct cpu, exc, exception_state),

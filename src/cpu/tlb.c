@@ -267,14 +267,14 @@ bool tlb_page_global(const struct cpu *cpu, gva_t va)
            (t->global_used[i / 64] >> (i % 64) & 1);
 }
 
-bool tlb_code_gpa(const struct cpu *cpu, gva_t va, gpa_t *gpa)
+const uint8_t *tlb_code_at(const struct cpu *cpu, gva_t va, gpa_t *gpa)
 {
     const struct tlb_table *t = cpu->tables->cur->view[cpu->view];
     unsigned i = tlb_index(va);
     if (t == NULL || !covers(t->e[i].tag_exec, align_down(va, GMEM_PAGE_SIZE)))
-        return false;
+        return NULL;
     *gpa = t->gpa[i] + (va & (GMEM_PAGE_SIZE - 1));
-    return true;
+    return (const uint8_t *)(uintptr_t)(va + t->e[i].addend);
 }
 
 uint64_t tlb_page_span(const struct cpu *cpu, gva_t va)

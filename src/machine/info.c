@@ -101,17 +101,8 @@ static void memory(struct machine *m, void *ctx)
     struct gmem_range r;
     static const char *const kind[] = {"hole", "ram", "rom"};
     add(ctx, "%" PRIu64 " MiB of RAM\n", gmem_ram_size(m->mem) >> 20);
-    for (gpa_t at = 0; at < GMEM_GPA_END;) {
-        if (gmem_find(m->mem, at, &r)) {
-            add(ctx, "%012" PRIx64 "-%012" PRIx64 " %s\n", r.gpa, r.gpa + r.size, kind[r.kind]);
-            at = r.gpa + r.size;
-        } else {
-            /* Holes begin and end at MiBs above the first, at pages below. */
-            at += at < (1u << 20) ? GMEM_PAGE_SIZE : (1u << 20);
-            if (at >= gmem_ram_size(m->mem) + (4ull << 30)) {
-                break;
-            }
-        }
+    for (gpa_t at = 0; gmem_find_next(m->mem, at, &r); at = r.gpa + r.size) {
+        add(ctx, "%012" PRIx64 "-%012" PRIx64 " %s\n", r.gpa, r.gpa + r.size, kind[r.kind]);
     }
 }
 

@@ -62,6 +62,8 @@ struct vcpu {
     _Atomic uint32_t wakes;    /* counts calls of wake: what a sleeper in HLT waits to change */
     _Atomic uint32_t sleeping; /* it may be inside the futex */
     uint32_t poll_ns;          /* how long to look for work before sleeping */
+    bool wants_smm;            /* the two guarded by run_lock: an SMI waits until it may enter; */
+    bool smm_running;          /* it is counted in machine.smm_running */
 };
 
 struct machine {
@@ -100,6 +102,10 @@ struct machine {
     bool told; /* callbacks.ended was called */
     uint32_t hold_bits;
     _Atomic uint32_t hold; /* hold_bits, for a look without the lock */
+    /* System management (smm.c): while anybody is in SMM or on the way, only those in SMM run. */
+    unsigned smm_running;       /* threads in SMM, or entering, and not parked; run_lock */
+    unsigned smm_inside;        /* processors in SMM; run_lock */
+    _Atomic unsigned smm_count; /* processors in SMM or waiting to enter; changed under run_lock */
 };
 
 /* e gets one line. The machine stands at the barrier, its clock stopped: machine_resume starts it.
@@ -129,6 +135,14 @@ void machine_barrier(struct machine *m);
 /* Run fn while every processor stands still, its state synchronised, and the machine lock is held.
  */
 void machine_look(struct machine *m, void (*fn)(struct machine *m, void *ctx), void *ctx);
+
+/* -- smm.c: who may run while a processor is in system-management mode. [vcpu] of v */
+bool machine_smm_enter(void *ctx, struct cpu *cpu);
+void machine_smm_left(void *ctx, struct cpu *cpu);
+/* May this processor run now? run_lock held, its thread. */
+bool machine_smm_may_run(struct machine *m, struct vcpu *v);
+/* Nobody runs, machine lock held: count again who is in SMM, as after a reset or a load. */
+void machine_smm_recount(struct machine *m);
 
 /* -- world.c */
 void machine_fill_world(struct machine *m);

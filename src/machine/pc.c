@@ -118,6 +118,22 @@ static void pm_moved(void *ctx, uint16_t base, bool on)
     acpi_pm_set_base(&p->pm, base, on);
 }
 
+static void apm_smi(void *ctx, bool on)
+{
+    struct pc *p = ctx;
+    acpi_pm_enable_apm_smi(&p->pm, on);
+}
+
+/* SMI# is wired to processor 0 alone: firmware for virtual machines moves only its SMBASE. */
+static void smi_out(void *ctx, int n, int level)
+{
+    (void)n;
+    struct pc *p = ctx;
+    if (level) {
+        cpu_smi(p->machine->cpus[0]);
+    }
+}
+
 static void power_off(void *ctx)
 {
     struct pc *p = ctx;
@@ -302,12 +318,13 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
     piix3_init(&p->isa_bridge, b, i440fx_pci(&p->host), routed, &reset); /* 0xcf9 */
     const struct acpi_pm_config pm = { .clock = m->clock,
                                        .sci = isa(p, PC_SCI_IRQ, 2),
+                                       .smi = { smi_out, p, 0 },
                                        .base = PIIX4_PM_BASE,
                                        .timer_32bit = true,
                                        .power_off = power_off,
                                        .ctx = p };
     acpi_pm_init(&p->pm, b, &pm); /* 0x600, 0xb2 */
-    piix4_pm_init(&p->pm_function, b, i440fx_pci(&p->host), pm_moved, p);
+    piix4_pm_init(&p->pm_function, b, i440fx_pci(&p->host), pm_moved, apm_smi, p);
 
     /* Time: the HPET may take the place of the 8254 and of the RTC's interrupt */
     struct hpet_config hpet = { .clock = m->clock,

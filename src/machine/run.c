@@ -37,6 +37,11 @@ void machine_wake(void *ctx, struct cpu *cpu)
     if (atomic_load(&v->sleeping)) {
         futex_wake(&v->wakes);
     }
+    if (atomic_load(&v->machine->smm_count) != 0) { /* it may stand, and this may be an SMI */
+        pthread_mutex_lock(&v->machine->run_lock);
+        pthread_cond_broadcast(&v->machine->run_changed);
+        pthread_mutex_unlock(&v->machine->run_lock);
+    }
     const struct engine_class *ec = v->machine->engine_class;
     if (ec->kick != NULL) {
         ec->kick(v->machine->engine, cpu);
@@ -124,16 +129,26 @@ void machine_barrier(struct machine *m)
     pthread_mutex_unlock(&m->run_lock);
 }
 
+/* Something keeps processors from running: a hold, or somebody's system-management mode. */
+static bool must_park(const struct machine *m, const struct vcpu *v)
+{
+    return atomic_load(&m->hold) != 0 || (atomic_load(&m->smm_count) != 0 && !v->cpu->in_smm);
+}
+
 /* False: the thread is to end. */
-static bool park(struct machine *m)
+static bool park(struct machine *m, struct vcpu *v)
 {
     pthread_mutex_lock(&m->run_lock);
     m->parked++;
+    m->smm_running -= v->smm_running;
+    v->smm_running = false;
     pthread_cond_broadcast(&m->run_changed);
-    while (m->hold_bits != 0 && !m->quit) {
+    while ((m->hold_bits != 0 || !machine_smm_may_run(m, v)) && !m->quit) {
         pthread_cond_wait(&m->run_changed, &m->run_lock);
     }
     m->parked--;
+    v->smm_running = v->cpu->in_smm || v->wants_smm;
+    m->smm_running += v->smm_running;
     bool quit = m->quit;
     pthread_mutex_unlock(&m->run_lock);
     return !quit;
@@ -162,11 +177,11 @@ static void *vcpu_main(void *arg)
     for (;;) {
         /* In this order: whoever holds sets the bit first and kicks then. */
         cpu_clear_event(v->cpu, CPU_EV_KICK);
-        if (atomic_load(&m->hold) != 0 && !park(m)) {
+        if (must_park(m, v) && !park(m, v)) {
             return NULL;
         }
         uint32_t wakes = atomic_load(&v->wakes);
-        if (atomic_load(&m->hold) != 0) {
+        if (must_park(m, v) && !v->smm_running) {
             continue;
         }
         switch (m->engine_class->run(m->engine, v->cpu)) {
@@ -351,6 +366,7 @@ static void do_reset(void *ctx)
     for (unsigned i = 0; i < m->cpu_count; i++) {
         cpu_reset(m->cpus[i]);
     }
+    machine_smm_recount(m);
     int r = machine_boot(m, &e);
     if (r < 0) {
         machine_request_end(m, MACHINE_FAILED, 1, "after a reset: %s", e.msg);

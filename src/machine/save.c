@@ -133,6 +133,7 @@ static int load_locked(struct machine *m, struct state_in *in, struct err *e)
     if (r == 0) {
         r = bus_load(m->bus, in, e);
     }
+    machine_smm_recount(m);
     return r;
 }
 
@@ -150,7 +151,10 @@ int machine_load(struct machine *m, const void *data, size_t len, struct err *e)
     bus_quiesce(m->bus); /* nothing of the old life comes to its end in the new one */
     r = load_locked(m, in, e);
     /* Whatever was decoded or translated belongs to the old RAM. */
-    m->engine_class->invalidate(m->engine, 0, GMEM_GPA_END);
+    struct gmem_range range;
+    for (gpa_t at = 0; gmem_find_next(m->mem, at, &range); at = range.gpa + range.size) {
+        m->engine_class->invalidate(m->engine, range.gpa, range.size);
+    }
     machine_map_changed(m);
     bus_unlock(m->bus);
     state_in_free(in);

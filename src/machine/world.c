@@ -170,6 +170,8 @@ void machine_fill_world(struct machine *m)
         .code_written = world_code_written,
         .ferr = world_ferr,
         .a20_masked = world_a20_masked,
+        .smm_enter = machine_smm_enter,
+        .smm_left = machine_smm_left,
     };
 }
 

@@ -74,8 +74,8 @@ static void read_slot(const struct gmem *m, uint32_t at, struct gmem_range *out)
 /* or_next: when none holds gpa, the first beyond it will do. */
 static bool lookup_once(const struct gmem *m, gpa_t gpa, bool or_next, struct gmem_range *out)
 {
-    uint32_t lo = 0;
     const uint32_t count = atomic_load_explicit(&m->count, memory_order_acquire);
+    uint32_t lo = 0;
     uint32_t hi = count;
     while (lo < hi) {
         uint32_t mid = (lo + hi) / 2;

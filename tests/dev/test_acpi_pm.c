@@ -9,6 +9,7 @@ struct fix {
     struct dev_rig rig;
     struct acpi_pm pm;
     struct dev_line sci;
+    struct dev_line smi;
     unsigned power_offs;
 };
 
@@ -25,6 +26,7 @@ static int setup_bits(void **state, bool timer_32bit)
     struct acpi_pm_config cfg = {
         .clock = f->rig.clock,
         .sci = dev_line_irq(&f->sci),
+        .smi = dev_line_irq(&f->smi),
         .base = ACPI_PM_BASE,
         .timer_32bit = timer_32bit,
         .power_off = power_off,
@@ -45,6 +47,26 @@ static int teardown(void **state)
     dev_rig_fini(&f->rig);
     free(f);
     return 0;
+}
+
+static void test_smi(void **state)
+{
+    struct fix *f = *state;
+    dev_out8(&f->rig, 0xb2, 1);
+    acpi_pm_enable_apm_smi(&f->pm, true);
+    dev_out8(&f->rig, 0xb2, 2);
+    assert_int_equal(f->smi.rises, 0); /* SMI_EN is clear */
+    dev_out32(&f->rig, 0x628, 0x01000001);
+    assert_int_equal(dev_in32(&f->rig, 0x628), 0x01000001);
+    dev_out8(&f->rig, 0xb2, 3);
+    assert_int_equal(f->smi.rises, 1);
+    assert_int_equal(f->smi.level, 0);
+    assert_int_equal(dev_in8(&f->rig, 0xb2), 3);
+    dev_out8(&f->rig, 0xb3, 4); /* the status port is only a byte to keep */
+    assert_int_equal(f->smi.rises, 1);
+    acpi_pm_enable_apm_smi(&f->pm, false);
+    dev_out8(&f->rig, 0xb2, 3);
+    assert_int_equal(f->smi.rises, 1);
 }
 
 static void test_timer(void **state)
@@ -191,7 +213,7 @@ int main(void)
 {
 #define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_timer), cmocka_unit_test_setup_teardown(test_timer_32, setup32, teardown),
+        T(test_smi),   T(test_timer), cmocka_unit_test_setup_teardown(test_timer_32, setup32, teardown),
         T(test_carry), T(test_power_button),
         T(test_gpe),   T(test_soft_off),
         T(test_moved), T(test_random_traffic),

@@ -156,6 +156,16 @@ static void test_smram(void **state)
     config_out8(f, 0x72, 0x4a);
     assert_int_equal(kind_at(f, 0xa0000), GMEM_RAM);
     assert_int_equal(kind_at(f, 0xbffff), GMEM_RAM);
+    config_out8(f, 0x72, 0x0a); /* closed but for SMM */
+    assert_int_equal(kind_at(f, 0xa0000), GMEM_NONE);
+    i440fx_set_smm(&f->host, true);
+    assert_int_equal(kind_at(f, 0xa0000), GMEM_RAM);
+    i440fx_set_smm(&f->host, false);
+    assert_int_equal(kind_at(f, 0xbffff), GMEM_NONE);
+    config_out8(f, 0x72, 0x02); /* no SMRAM at all */
+    i440fx_set_smm(&f->host, true);
+    assert_int_equal(kind_at(f, 0xa0000), GMEM_NONE);
+    i440fx_set_smm(&f->host, false);
     config_out8(f, 0x72, 0x1a); /* locked, and so closed until reset */
     assert_int_equal(kind_at(f, 0xa0000), GMEM_NONE);
     config_out8(f, 0x72, 0x4a);

@@ -62,7 +62,7 @@ static int setup(void **state)
     i440fx_init(&f->host, f->rig.bus, pirq, NULL, NULL);
     struct pci_bus *pci = i440fx_pci(&f->host);
     piix3_init(&f->isa, f->rig.bus, pci, isa, &reset);
-    piix4_pm_init(&f->pm, f->rig.bus, pci, on_moved, f);
+    piix4_pm_init(&f->pm, f->rig.bus, pci, on_moved, NULL, f);
     pci_func_init(&f->card, pci, PCI_DEVFN(3, 0), 0x1234, 0x5678, 0xff0000, 0);
     f->card.config[PCI_INTERRUPT_PIN] = 1;
     dev_register(f->rig.bus, &f->card.dev, &card_class, "card");

@@ -24,13 +24,41 @@ static int tear_down(void **state)
     return 0;
 }
 
+/* The RTC shows the host's wall clock, which does not stand still with the machine: what is saved
+ * twice must be saved in the same second to be the same bytes. */
+static void save_and_copy(struct vmtest *a, struct vmtest *b)
+{
+    char error[SOSIA_ERROR_BYTES] = "";
+    void *first, *second;
+    size_t first_len, second_len;
+    bool same_second = false;
+    for (int tries = 0; !same_second && tries < 20; tries++) {
+        time_t before = time(NULL);
+        assert_int_equal(sosia_vm_save(a->vm, true, &first, &first_len, error), 0);
+        int r = sosia_vm_load(b->vm, first, first_len, error);
+        if (r < 0) {
+            print_message("load: %s\n", error);
+        }
+        assert_int_equal(r, 0);
+        assert_int_equal(sosia_vm_save(b->vm, true, &second, &second_len, error), 0);
+        same_second = time(NULL) == before;
+        assert_int_equal(first_len, second_len);
+        if (same_second) {
+            assert_memory_equal(first, second, first_len);
+        }
+        free(first);
+        free(second);
+    }
+    assert_true(same_second);
+}
+
 static void save_load_save(const char *from, const char *to, unsigned cpus)
 {
     static struct vmtest a, b;
     struct sosia_config ca, cb;
     char error[SOSIA_ERROR_BYTES] = "";
-    void *first, *second;
-    size_t first_len, second_len;
+    void *first;
+    size_t first_len;
     vmtest_config(&a, &ca, kernel, from);
     vmtest_config(&b, &cb, kernel, to);
     ca.cpus = cb.cpus = cpus;
@@ -40,18 +68,8 @@ static void save_load_save(const char *from, const char *to, unsigned cpus)
     assert_true(vmtest_shows(&a, 0, ">before", 60));
     assert_int_equal(sosia_vm_save(a.vm, true, &first, &first_len, error), -EBUSY);
     sosia_vm_pause(a.vm);
-    assert_int_equal(sosia_vm_save(a.vm, true, &first, &first_len, error), 0);
-
     vmtest_make(&b, &cb);
-    int r = sosia_vm_load(b.vm, first, first_len, error);
-    if (r < 0) {
-        print_message("load: %s\n", error);
-    }
-    assert_int_equal(r, 0);
-    assert_int_equal(sosia_vm_save(b.vm, true, &second, &second_len, error), 0);
-    assert_int_equal(first_len, second_len);
-    assert_memory_equal(first, second, first_len);
-    free(second);
+    save_and_copy(&a, &b);
 
     /* It goes on: no second '>', and the echo works. */
     sosia_vm_start(b.vm);
@@ -64,7 +82,6 @@ static void save_load_save(const char *from, const char *to, unsigned cpus)
     assert_true(vmtest_shows(&a, 0, "beforetoo", 60));
     sosia_vm_reset(b.vm);
     assert_true(vmtest_shows(&b, 5, ">", 60));
-    free(first);
     sosia_vm_free(a.vm);
     sosia_vm_free(b.vm);
 }

@@ -239,6 +239,15 @@ static void map_matches_a_model(void **state)
                 assert_true(r.gpa <= p * 4096u && r.gpa + r.size >= (p + 1) * 4096u);
                 assert_ptr_equal(r.host, gmem_ram_host(m) + r.ram_page * 4096);
             }
+            unsigned next = p;
+            while (next < PAGES && kind[next] == GMEM_NONE) {
+                next++;
+            }
+            assert_true(gmem_find_next(m, p * 4096, &r) == (next < PAGES));
+            if (next < PAGES) {
+                assert_int_equal(r.kind, kind[next]);
+                assert_true(hit ? r.gpa <= p * 4096u : r.gpa == next * 4096u);
+            }
         }
     }
     gmem_free(m);

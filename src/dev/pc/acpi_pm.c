@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * ACPI 6.4, 4.8 (fixed hardware); the layout of the 82371AB (PIIX4, 290562, 7.1 and 7.2). Of sleep
- * states there is S5. UNIMPL: SMIs (there is no SMM firmware), so that without SCI_EN events only
- * set status bits; the PIIX4's device monitors and clock control.
+ * states there is S5. Writes to the APM command port are the only source of SMIs.
+ * UNIMPL: the others, so that without SCI_EN events only set status bits; the PIIX4's device
+ * monitors and clock control.
  */
 #include "dev/pc/acpi_pm.h"
 
@@ -18,7 +19,8 @@ enum pm_reg {
     PM1_CONTROL = 4,
     PM_TIMER = 8,
     GPE_STATUS = 12,
-    GPE_ENABLE = 14
+    GPE_ENABLE = 14,
+    GLOBAL_CONTROL = 0x28,
 };
 
 /* Status and enable */
@@ -31,6 +33,8 @@ enum pm_reg {
 #define PM1_WAKE (1u << 15) /* status only */
 #define PM1_ENABLES (PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON | PM1_SLEEP_BUTTON | PM1_RTC)
 #define PM1_STATUSES (PM1_ENABLES | PM1_BUS_MASTER | PM1_WAKE)
+
+#define GLOBAL_SMI_EN (1u << 0) /* the rest of GLBCTL is storage */
 
 #define CONTROL_SCI_EN (1u << 0)
 #define CONTROL_BM_RLD (1u << 1)
@@ -110,6 +114,10 @@ static uint16_t read16(const struct acpi_pm *p, unsigned reg)
         return p->gpe_status;
     case GPE_ENABLE:
         return p->gpe_enable;
+    case GLOBAL_CONTROL:
+        return (uint16_t)p->global_control;
+    case GLOBAL_CONTROL + 2:
+        return (uint16_t)(p->global_control >> 16);
     default:
         return 0;
     }
@@ -148,6 +156,13 @@ static void write16(struct acpi_pm *p, unsigned reg, uint16_t v, uint16_t bits)
     case GPE_ENABLE:
         p->gpe_enable = (uint16_t)((p->gpe_enable & ~bits) | v);
         break;
+    case GLOBAL_CONTROL:
+    case GLOBAL_CONTROL + 2: {
+        unsigned shift = 8 * (reg - GLOBAL_CONTROL);
+        p->global_control &= ~((uint32_t)bits << shift);
+        p->global_control |= (uint32_t)v << shift;
+        break;
+    }
     default:
         log_guest("acpi_pm", "write to register %#x", reg);
         break;
@@ -188,7 +203,9 @@ static uint64_t apm_read(void *dev, uint64_t offset, unsigned size)
     return offset == 0 ? p->apm_control : p->apm_status;
 }
 
-/* Firmware's SMI handler would do this: hand the events to the operating system, or take them. */
+/* Handing the events to the operating system, or taking them back, is for the SMI handler. SCI_EN
+ * changes even without one: firmware for virtual machines relies on that, as does boot without
+ * firmware. */
 static void apm_write(void *dev, uint64_t offset, unsigned size, uint64_t value)
 {
     struct acpi_pm *p = dev;
@@ -205,6 +222,9 @@ static void apm_write(void *dev, uint64_t offset, unsigned size, uint64_t value)
     }
     look(p);
     update(p);
+    if (p->apm_smi && (p->global_control & GLOBAL_SMI_EN)) {
+        irq_pulse(&p->cfg.smi);
+    }
 }
 
 static const struct region_ops pm_ops = { .read = pm_read,
@@ -221,6 +241,8 @@ void acpi_pm_set_base(struct acpi_pm *p, uint16_t base, bool enabled)
     region_enable(p->region, enabled);
 }
 
+void acpi_pm_enable_apm_smi(struct acpi_pm *p, bool on) { p->apm_smi = on; }
+
 /* -- State ------------------------------------------------------------------------------------- */
 static const struct state_field acpi_pm_state[] = {
     STATE(struct acpi_pm, pm1_status),
@@ -231,6 +253,7 @@ static const struct state_field acpi_pm_state[] = {
     STATE(struct acpi_pm, apm_control),
     STATE(struct acpi_pm, apm_status),
     STATE(struct acpi_pm, carries_seen),
+    STATE_SINCE(2, struct acpi_pm, global_control),
     STATE_END,
 };
 
@@ -245,6 +268,7 @@ static void acpi_pm_reset(void *dev)
     p->gpe_enable = 0;
     p->apm_control = 0;
     p->apm_status = 0;
+    p->global_control = 0;
     update(p);
 }
 
@@ -269,7 +293,7 @@ static int acpi_pm_post_load(void *dev, struct err *e)
 
 static const struct dev_class acpi_pm_class = {
     .name = "acpi_pm",
-    .version = 1,
+    .version = 2,
     .state = acpi_pm_state,
     .size = sizeof(struct acpi_pm),
     .reset = acpi_pm_reset,

@@ -24,6 +24,7 @@
 struct acpi_pm_config {
     struct clock *clock;
     struct irq sci;               /* level */
+    struct irq smi;               /* pulses */
     uint16_t base;                /* of the registers; acpi_pm_set_base moves them */
     bool timer_32bit;             /* FADT TMR_VAL_EXT; else 24 bits */
     void (*power_off)(void *ctx); /* the guest entered S5 */
@@ -39,6 +40,8 @@ struct acpi_pm {
     uint16_t gpe_enable;
     uint8_t apm_control; /* ports 0xb2 and 0xb3 */
     uint8_t apm_status;
+    uint32_t global_control; /* GLBCTL (290562 7.2) */
+    bool apm_smi;            /* DEVACTB APMC_EN: a write to port 0xb2 is an SMI */
     uint64_t carries_seen; /* changes of the timer's top bit at the last look */
 
     struct acpi_pm_config cfg;
@@ -51,6 +54,9 @@ void acpi_pm_fini(struct acpi_pm *p);
 
 /* PMBASE and PMREGMISC of the bridge (PIIX4 function 3, 0x40 and 0x80). base is 64-byte aligned. */
 void acpi_pm_set_base(struct acpi_pm *p, uint16_t base, bool enabled);
+
+/* DEVACTB bit 25 of the bridge's function 3. */
+void acpi_pm_enable_apm_smi(struct acpi_pm *p, bool on);
 
 /* The person presses the button. True when the guest listens. */
 bool acpi_pm_press_power_button(struct acpi_pm *p);

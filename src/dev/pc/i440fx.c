@@ -4,7 +4,8 @@
  * storage.
  * DEVIATION: a programmable attribute of write-only loses the writes; firmware that shadows itself
  * that way in one pass does not work, and none is known.
- * UNIMPL: system management RAM beyond opening it (SMRAM D_OPEN): there is no SMM.
+ * UNIMPL: SMRAM D_CLS closes data accesses only on the real chip; here it has no effect, as the map
+ * does not tell them from code fetches.
  */
 #include "dev/pc/i440fx.h"
 
@@ -20,7 +21,12 @@
 
 enum i440fx_reg { REG_DRB = 0x60, REG_PAM0 = 0x59, REG_PAM6 = 0x5f, REG_SMRAM = 0x72 };
 enum i440fx_pam { PAM_READ = 1, PAM_WRITE = 2 };
-enum i440fx_smram { SMRAM_OPEN = 0x40, SMRAM_LOCK = 0x10, SMRAM_RESET = 0x02 };
+enum i440fx_smram {
+    SMRAM_OPEN = 0x40,
+    SMRAM_LOCK = 0x10,
+    SMRAM_ENABLE = 0x08,
+    SMRAM_RESET = 0x02,
+};
 enum { CONFIG_ENABLE_BIT = 31 };
 
 /* -- Memory attributes ------------------------------------------------------------------------- */
@@ -30,7 +36,9 @@ static uint8_t wanted(const struct i440fx *h, unsigned piece)
 {
     const uint8_t *config = h->pci.config;
     if (piece < SMRAM_PIECES) {
-        return config[REG_SMRAM] & SMRAM_OPEN ? PAM_READ | PAM_WRITE : 0;
+        bool open = (config[REG_SMRAM] & SMRAM_ENABLE) &&
+                    ((config[REG_SMRAM] & SMRAM_OPEN) || h->smm);
+        return open ? PAM_READ | PAM_WRITE : 0;
     }
     unsigned n = piece - SMRAM_PIECES;
     if (n >= 12) {
@@ -78,6 +86,12 @@ static void config_written(struct pci_func *f, unsigned offset, unsigned size)
         f->config[REG_SMRAM] &= (uint8_t)~SMRAM_OPEN;
         f->writable[REG_SMRAM] = 0; /* until reset */
     }
+    update_map(h);
+}
+
+void i440fx_set_smm(struct i440fx *h, bool smm)
+{
+    h->smm = smm;
     update_map(h);
 }
 

@@ -19,6 +19,7 @@ struct i440fx {
     /* Not state: */
     struct gmem *mem;              /* borrowed */
     uint8_t mapped[I440FX_PIECES]; /* attributes in force: bit 0 readable, bit 1 writable */
+    bool smm;                      /* the processors that run are in system-management mode */
 };
 
 /* Makes the PCI bus. intx[4]: PIRQA..D; msi as in pci_bus_new. bus_mem(b) is the RAM: that from 640
@@ -31,5 +32,8 @@ struct pci_bus *i440fx_pci(struct i440fx *h);
 /* What firmware does before it starts an operating system: RAM, writable, from 0xc0000 to 1 MiB.
  * Boot without firmware calls it after each reset. */
 void i440fx_open_shadow(struct i440fx *h);
+
+/* The SMIACT# pin: SMRAM shows while it is up. */
+void i440fx_set_smm(struct i440fx *h, bool smm);
 
 #endif

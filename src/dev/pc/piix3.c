@@ -19,7 +19,8 @@ enum piix3_reg { REG_PIRQ = 0x60 };
 #define PORT_RESET_CONTROL 0xcf9
 enum reset_control { RESET_HARD = 0x02, RESET_CPU = 0x04, RESET_KEPT = 0x0e };
 
-enum piix4_reg { REG_PMBASE = 0x40, REG_PMREGMISC = 0x80 };
+enum piix4_reg { REG_PMBASE = 0x40, REG_DEVACTB = 0x58, REG_PMREGMISC = 0x80 };
+#define DEVACTB_APMC_EN (1u << 25)
 #define PM_IO_ENABLE 1u
 #define PM_BASE_MASK 0xffc0u
 
@@ -191,6 +192,11 @@ static void update_pm(struct piix4_pm *p, enum tell tell)
             p->moved(p->ctx, base, on);
         }
     }
+    bool smi = (load_le32(p->pci.config + REG_DEVACTB) & DEVACTB_APMC_EN) != 0;
+    if (p->apm_smi != NULL && (tell == TELL_ALWAYS || smi != p->smi)) {
+        p->apm_smi(p->ctx, smi);
+    }
+    p->smi = smi;
 }
 
 static void pm_config_written(struct pci_func *f, unsigned offset, unsigned size)
@@ -237,9 +243,10 @@ static const struct dev_class piix4_pm_class = {
 };
 
 void piix4_pm_init(struct piix4_pm *p, struct bus *b, struct pci_bus *pci,
-                   void (*moved)(void *ctx, uint16_t base, bool on), void *ctx)
+                   void (*moved)(void *ctx, uint16_t base, bool on),
+                   void (*apm_smi)(void *ctx, bool on), void *ctx)
 {
-    *p = (struct piix4_pm){ .moved = moved, .ctx = ctx };
+    *p = (struct piix4_pm){ .moved = moved, .apm_smi = apm_smi, .ctx = ctx };
     pci_func_init(&p->pci, pci, PCI_DEVFN(1, 3), 0x8086, 0x7113, 0x068000, 3);
     store_le16(p->pci.writable + PCI_COMMAND, PCI_COMMAND_IO);
     p->pci.writable[PCI_CACHE_LINE] = 0;

@@ -28,10 +28,13 @@ struct piix4_pm {
     struct pci_func pci; /* first */
     /* The ACPI registers move: base is 0x40-aligned, on says whether they answer. */
     void (*moved)(void *ctx, uint16_t base, bool on);
+    /* May a write to the APM control port be an SMI (DEVACTB)? Told with each change. */
+    void (*apm_smi)(void *ctx, bool on);
     void *ctx;
     /* Not state: */
     uint16_t base;
     bool on;
+    bool smi;
 };
 
 /* PIRQA..D come in here; usable before piix3_init, so that the PCI bus can be made first. */
@@ -43,9 +46,11 @@ void piix3_init(struct piix3 *p, struct bus *b, struct pci_bus *pci,
                 const struct irq isa_irq[PIIX3_ISA_IRQS], const struct irq *reset);
 void piix3_fini(struct piix3 *p);
 
-/* Slot 1 function 3. moved is called at once, and whenever it changes. */
+/* Slot 1 function 3. moved is called at once, and whenever it changes; so is apm_smi, which may be
+ * NULL. */
 void piix4_pm_init(struct piix4_pm *p, struct bus *b, struct pci_bus *pci,
-                   void (*moved)(void *ctx, uint16_t base, bool on), void *ctx);
+                   void (*moved)(void *ctx, uint16_t base, bool on),
+                   void (*apm_smi)(void *ctx, bool on), void *ctx);
 void piix4_pm_fini(struct piix4_pm *p);
 
 /* What firmware does: PIRQA..D to IRQ 10, 10, 11, 11, the ACPI registers at PIIX4_PM_BASE. The

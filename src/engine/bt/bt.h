@@ -93,7 +93,8 @@ struct bt_block {
     uint64_t pc; /* linear address of the first instruction */
     uint64_t cs_base;
     gpa_t gpa;
-    uint32_t mode; /* enum bt_mode */
+    const uint8_t *host; /* its bytes: the map may show other memory at gpa later */
+    uint32_t mode;       /* enum bt_mode */
     uint16_t size; /* guest bytes */
     uint16_t insns;
     uint16_t
@@ -102,6 +103,7 @@ struct bt_block {
     bool dead;
     bool split; /* its one instruction crosses a page: second page's bytes are in gpa2 */
     gpa_t gpa2;
+    const uint8_t *host2;
     const uint8_t *code;    /* entry, in the executable view */
     const uint8_t *cold;    /* what is off the straight path; first: leave with rip = pc */
     const uint8_t *checked; /* entry for other pages, see link.c; NULL until somebody links so */
@@ -248,8 +250,8 @@ void bt_cache_reset(struct bt *bt);
 bool bt_cache_room(const struct bt *bt); /* enough for one more block of any size */
 /* With bt->lock or without: then what it returns may be dying, its code is safe to go to as long as
  * this vCPU counts as being in code. */
-struct bt_block *bt_cache_find(struct bt *bt, uint64_t pc, gpa_t gpa, uint32_t mode,
-                               uint64_t cs_base);
+struct bt_code_at;
+struct bt_block *bt_cache_find(struct bt *bt, const struct bt_code_at *at, uint64_t cs_base);
 void bt_cache_add(struct bt *bt, struct bt_block *b);
 void bt_cache_invalidate(struct bt *bt, gpa_t gpa, uint64_t len);
 static inline uint8_t *bt_writable(const struct bt *bt, const uint8_t *exec)

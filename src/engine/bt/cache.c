@@ -6,7 +6,6 @@
  */
 #include "engine/bt/bt.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,16 +90,20 @@ bool bt_cache_room(const struct bt *bt)
            c->exit_count + BLOCK_RECORDS_MAX <= c->exit_max && c->block_count < c->block_max;
 }
 
+static struct bt_block **page_slot(struct bt *bt, const uint8_t *host)
+{
+    uint64_t page = (uint64_t)(host - gmem_ram_host(bt->config.mem)) >> GMEM_PAGE_BITS;
+    return &bt->cache.page_head[page];
+}
+
 void bt_cache_reset(struct bt *bt)
 {
     struct bt_cache *c = &bt->cache;
     for (uint32_t i = 0; i < c->block_count; i++) {
         struct bt_block *b = &c->blocks[i];
-        struct gmem_range r;
-        if (gmem_find(bt->config.mem, b->gpa, &r))
-            c->page_head[r.ram_page + ((b->gpa - r.gpa) >> GMEM_PAGE_BITS)] = NULL;
-        if (b->split && gmem_find(bt->config.mem, b->gpa2, &r))
-            c->page_head[r.ram_page + ((b->gpa2 - r.gpa) >> GMEM_PAGE_BITS)] = NULL;
+        *page_slot(bt, b->host) = NULL;
+        if (b->split)
+            *page_slot(bt, b->host2) = NULL;
     }
     madvise(c->hash, (c->hash_mask + 1) * sizeof *c->hash, MADV_DONTNEED);
     c->used = c->stubs_end;
@@ -117,22 +120,15 @@ static uint32_t hash_of(const struct bt_cache *c, uint64_t pc, gpa_t gpa, uint32
     return (uint32_t)(h >> 32) & c->hash_mask;
 }
 
-struct bt_block *bt_cache_find(struct bt *bt, uint64_t pc, gpa_t gpa, uint32_t mode,
-                               uint64_t cs_base)
+struct bt_block *bt_cache_find(struct bt *bt, const struct bt_code_at *at, uint64_t cs_base)
 {
     struct bt_cache *c = &bt->cache;
-    struct bt_block *b = __atomic_load_n(&c->hash[hash_of(c, pc, gpa, mode)], __ATOMIC_ACQUIRE);
-    while (b != NULL && (b->pc != pc || b->gpa != gpa || b->mode != mode || b->cs_base != cs_base))
+    struct bt_block *b =
+        __atomic_load_n(&c->hash[hash_of(c, at->pc, at->gpa, at->mode)], __ATOMIC_ACQUIRE);
+    while (b != NULL && (b->pc != at->pc || b->gpa != at->gpa || b->mode != at->mode ||
+                         b->cs_base != cs_base || b->host != at->bytes))
         b = __atomic_load_n(&b->hash_next, __ATOMIC_ACQUIRE);
     return b;
-}
-
-static struct bt_block **page_slot(struct bt *bt, gpa_t gpa)
-{
-    struct gmem_range r;
-    bool found = gmem_find(bt->config.mem, gpa, &r);
-    assert(found); /* code was fetched from it */
-    return &bt->cache.page_head[r.ram_page + ((gpa - r.gpa) >> GMEM_PAGE_BITS)];
 }
 
 void bt_cache_add(struct bt *bt, struct bt_block *b)
@@ -141,11 +137,11 @@ void bt_cache_add(struct bt *bt, struct bt_block *b)
     struct bt_block **h = &c->hash[hash_of(c, b->pc, b->gpa, b->mode)];
     b->hash_next = *h;
     __atomic_store_n(h, b, __ATOMIC_RELEASE);
-    struct bt_block **p = page_slot(bt, b->gpa);
+    struct bt_block **p = page_slot(bt, b->host);
     b->page_next[0] = *p;
     *p = b;
     if (b->split) {
-        p = page_slot(bt, b->gpa2);
+        p = page_slot(bt, b->host2);
         b->page_next[1] = *p;
         *p = b;
     }

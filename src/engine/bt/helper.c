@@ -114,11 +114,12 @@ const uint8_t *bt_find_code(struct cpu *cpu, uint64_t rip)
 {
     struct bt_vcpu *v = cpu->engine;
     uint32_t mode = bt_hot(cpu)->key & BT_KEY_MODE;
-    gpa_t gpa;
-    if (!tlb_code_gpa(cpu, rip, &gpa))
+    struct bt_code_at at = { .pc = rip, .mode = mode };
+    at.bytes = tlb_code_at(cpu, rip, &at.gpa);
+    if (at.bytes == NULL)
         return NULL;
     v->stats.finds++;
-    const struct bt_block *b = bt_cache_find(v->bt, rip, gpa, mode, 0);
+    const struct bt_block *b = bt_cache_find(v->bt, &at, 0);
     if (b == NULL || b->split)
         return NULL;
     bool global = tlb_page_global(cpu, rip);

@@ -90,7 +90,7 @@ void bt_link_exit(struct bt *bt, struct cpu *cpu, uint32_t exit, struct bt_block
         return;
     if (x->entry_of != NULL) { /* links to a dead block find its successor */
         struct bt_block *old = x->entry_of;
-        if (old->dead && !b->split && old->pc == b->pc && old->gpa == b->gpa)
+        if (old->dead && !b->split && old->pc == b->pc && old->host == b->host)
             bt_patch_entry(bt, old, b->code);
         return;
     }

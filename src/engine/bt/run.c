@@ -138,7 +138,7 @@ static struct bt_block *find_block(struct bt *bt, struct cpu *cpu, uint32_t mode
     uint64_t cs_base = cpu->mode == INSN_MODE_64 ? 0 : cpu->seg[SEG_CS].base;
     v->stats.lookups++;
     pthread_mutex_lock(&bt->lock);
-    struct bt_block *b = bt_cache_find(bt, at.pc, at.gpa, mode, cs_base);
+    struct bt_block *b = bt_cache_find(bt, &at, cs_base);
     if (b != NULL && !b->split)
         return b;
     bool room = bt_cache_room(bt);
@@ -153,8 +153,8 @@ static struct bt_block *find_block(struct bt *bt, struct cpu *cpu, uint32_t mode
     if (at.split)
         protect_page(bt, cpu, at.gpa2);
     pthread_mutex_lock(&bt->lock);
-    b = bt_cache_find(bt, at.pc, at.gpa, mode, cs_base);
-    if (b != NULL && b->split && (!at.split || b->gpa2 != at.gpa2))
+    b = bt_cache_find(bt, &at, cs_base);
+    if (b != NULL && b->split && (!at.split || b->gpa2 != at.gpa2 || b->host2 != at.bytes2))
         b = NULL; /* its second page is mapped elsewhere now: shadowed by a newer block */
     if (b != NULL)
         return b;

@@ -229,9 +229,11 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
     struct bt_block *b = &c->blocks[c->block_count++];
     *b = (struct bt_block){ .pc = at->pc,
                             .gpa = at->gpa,
+                            .host = at->bytes,
                             .mode = at->mode,
                             .split = at->split,
                             .gpa2 = at->gpa2,
+                            .host2 = at->split ? at->bytes2 : NULL,
                             .cs_base = t->mode64 ? 0 : cpu->seg[SEG_CS].base };
     t->block = b;
     decode(t, at);

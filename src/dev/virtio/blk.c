@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * virtio-blk (virtio 1.2, 5.2): reads, writes, flush, discard, write zeroes, identification; many
+ * queues; a write cache that the driver may switch off. Data passes through buffers of ours, as a
+ * guest may change its memory and its map while the host works.
+ *
+ * UNIMPL: secure erase, lifetime, zoned devices, the legacy SCSI passthrough.
+ */
+#include "dev/virtio/blk.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/bytes.h"
+#include "block/queue.h"
+
+#define SECTOR 512u
+#define SEG_MAX (VIRTQ_SIZE_MAX - 2) /* apart from header and status */
+
+/* Feature bits (5.2.3) */
+#define BLK_F_SEG_MAX BIT(2)
+#define BLK_F_RO BIT(5)
+#define BLK_F_BLK_SIZE BIT(6)
+#define BLK_F_FLUSH BIT(9)
+#define BLK_F_TOPOLOGY BIT(10)
+#define BLK_F_CONFIG_WCE BIT(11)
+#define BLK_F_MQ BIT(12)
+#define BLK_F_DISCARD BIT(13)
+#define BLK_F_WRITE_ZEROES BIT(14)
+
+/* Device configuration (5.2.4) */
+enum blk_config {
+    CONFIG_CAPACITY = 0,
+    CONFIG_SEG_MAX = 12,
+    CONFIG_BLK_SIZE = 20,
+    CONFIG_PHYSICAL_EXP = 24,
+    CONFIG_MIN_IO = 26,
+    CONFIG_OPT_IO = 28,
+    CONFIG_WRITEBACK = 32,
+    CONFIG_QUEUES = 34,
+    CONFIG_DISCARD_SECTORS = 36,
+    CONFIG_DISCARD_SEGS = 40,
+    CONFIG_DISCARD_ALIGN = 44,
+    CONFIG_ZEROES_SECTORS = 48,
+    CONFIG_ZEROES_SEGS = 52,
+    CONFIG_ZEROES_UNMAP = 56,
+    CONFIG_SIZE = 60,
+};
+
+enum blk_type { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_ZEROES = 13 };
+enum blk_status { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
+
+#define HEADER_BYTES 16u
+#define RANGE_BYTES 16u
+#define RANGE_UNMAP 1u
+#define RANGE_SECTORS_MAX (1u << 21) /* of one discard or write-zeroes: 1 GiB */
+
+#define BYTES_MAX MIB(64)     /* of requests under way; a single one may always go */
+#define IDLE_BYTES_MAX MIB(8) /* of buffers kept for the next requests */
+
+struct blk_request {
+    struct block_request io;
+    struct virtio_blk *d;
+    uint64_t buf_size;
+    uint64_t cost; /* bytes of ours while it is under way */
+    struct virtq_used used;
+    unsigned queue;
+    uint32_t data_len; /* to copy to the driver's memory */
+    uint32_t in_len;
+    unsigned segs;
+    struct blk_request *next;
+    struct virtq_seg seg[VIRTQ_SEGS_MAX]; /* what the driver lets us write */
+};
+
+/* -- Requests as objects ----------------------------------------------------------------------- */
+static struct blk_request *request_new(struct virtio_blk *d, uint64_t len)
+{
+    struct blk_request *r = d->idle;
+    if (r != NULL) {
+        d->idle = r->next;
+        d->idle_bytes -= r->buf_size;
+    } else {
+        r = malloc(sizeof *r); /* its 8 KiB of segments need no zeroes */
+        if (r == NULL) {
+            return NULL;
+        }
+        r->io = (struct block_request){ 0 };
+        r->buf_size = 0;
+    }
+    void *buf = r->io.buf;
+    if (len > r->buf_size) {
+        free(buf);
+        buf = malloc(len);
+        r->buf_size = buf != NULL ? len : 0;
+        if (buf == NULL) {
+            free(r);
+            return NULL;
+        }
+    }
+    r->io = (struct block_request){ .buf = buf };
+    r->d = d;
+    r->data_len = 0;
+    return r;
+}
+
+static void request_free(struct blk_request *r)
+{
+    struct virtio_blk *d = r->d;
+    if (d->idle_bytes + r->buf_size > IDLE_BYTES_MAX) {
+        free(r->io.buf);
+        free(r);
+        return;
+    }
+    d->idle_bytes += r->buf_size;
+    r->next = d->idle;
+    d->idle = r;
+}
+
+/* -- The end of a request ---------------------------------------------------------------------- */
+/* The status is the last byte that the driver lets us write. */
+static void finish(struct virtio_blk *d, struct blk_request *r, enum blk_status status)
+{
+    const struct virtq *q = &d->v.queue[r->queue];
+    uint8_t byte = (uint8_t)status;
+    uint32_t len = status == S_OK ? r->data_len : 0;
+    int e = len != 0 ? virtq_write_segs(q, r->seg, r->segs, 0, r->io.buf, len) : 0;
+    if (e == 0) {
+        e = virtq_write_segs(q, r->seg, r->segs, r->in_len - 1, &byte, 1);
+    }
+    if (e < 0) {
+        virtio_break(&d->v, "a request's buffers are outside of memory");
+    } else {
+        r->used.written = len + 1;
+        virtio_push_all(&d->v, r->queue, &r->used, 1);
+        virtio_interrupt(&d->v, r->queue);
+    }
+    request_free(r);
+}
+
+static void io_done(struct block_request *io)
+{
+    struct blk_request *r = container_of(io, struct blk_request, io);
+    struct virtio_blk *d = r->d;
+    d->bytes -= r->cost;
+    finish(d, r, io->result == 0 ? S_OK : S_IOERR);
+    uint64_t stalled = d->stalled;
+    for (d->stalled = 0; stalled != 0; stalled &= stalled - 1) {
+        virtio_kick(&d->v, (unsigned)__builtin_ctzll(stalled));
+    }
+}
+
+/* -- The beginning ----------------------------------------------------------------------------- */
+static bool in_range(const struct virtio_blk *d, uint64_t sector, uint64_t sectors)
+{
+    return sector <= d->capacity && sectors <= d->capacity - sector;
+}
+
+/* Writes are to be on the medium when they end if the driver cannot flush, or wants it so. */
+static bool writes_through(const struct virtio_blk *d)
+{
+    return !virtio_has(&d->v, BLK_F_FLUSH) ||
+           (virtio_has(&d->v, BLK_F_CONFIG_WCE) && !d->write_cache);
+}
+
+static int start_transfer(struct virtio_blk *d, struct blk_request *r, bool write, uint64_t sector,
+                          uint32_t len)
+{
+    if (len == 0 || len % SECTOR != 0 || len > BLOCK_REQUEST_MAX ||
+        !in_range(d, sector, len / SECTOR) || (write && d->readonly)) {
+        return S_IOERR;
+    }
+    r->io.op = write ? BLOCK_OP_WRITE : BLOCK_OP_READ;
+    r->io.fua = write && writes_through(d);
+    r->io.offset = sector * SECTOR;
+    r->io.len = len;
+    if (!write) {
+        r->data_len = len;
+        return 0;
+    }
+    if (virtq_read(&d->v.queue[r->queue], d->v.chain, HEADER_BYTES, r->io.buf, len) < 0) {
+        return -EFAULT;
+    }
+    return 0;
+}
+
+static int start_range(struct virtio_blk *d, struct blk_request *r, bool zeroes, uint32_t len)
+{
+    uint8_t raw[RANGE_BYTES];
+    if (len != RANGE_BYTES) {
+        return len % RANGE_BYTES == 0 && len != 0 ? S_UNSUPP : S_IOERR; /* we said one at a time */
+    }
+    if (virtq_read(&d->v.queue[r->queue], d->v.chain, HEADER_BYTES, raw, sizeof raw) < 0) {
+        return -EFAULT;
+    }
+    uint64_t sector = load_le64(raw);
+    uint32_t sectors = load_le32(raw + 8);
+    uint32_t flags = load_le32(raw + 12);
+    if (flags & ~(zeroes ? RANGE_UNMAP : 0)) {
+        return S_UNSUPP;
+    }
+    if (d->readonly || sectors > RANGE_SECTORS_MAX || !in_range(d, sector, sectors)) {
+        return S_IOERR;
+    }
+    r->io.op = zeroes ? BLOCK_OP_ZERO : BLOCK_OP_DISCARD;
+    r->io.may_unmap = flags & RANGE_UNMAP;
+    r->io.fua = writes_through(d);
+    r->io.offset = sector * SECTOR;
+    r->io.len = (uint64_t)sectors * SECTOR;
+    return 0;
+}
+
+static int get_id(struct virtio_blk *d, struct blk_request *r)
+{
+    uint32_t room = r->in_len - 1;
+    r->data_len = room < VIRTIO_BLK_ID_BYTES ? room : VIRTIO_BLK_ID_BYTES;
+    memcpy(r->io.buf, d->serial, VIRTIO_BLK_ID_BYTES);
+    return S_OK;
+}
+
+/* 0: to be submitted. Else an enum blk_status + 1, or -EFAULT. */
+#define ENDS(status) ((status) + 1)
+
+static int start(struct virtio_blk *d, struct blk_request *r, uint32_t type, uint64_t sector)
+{
+    const struct virtq_chain *c = d->v.chain;
+    uint32_t out_data = c->out_len - HEADER_BYTES;
+    int s;
+    switch (type) {
+    case T_IN:
+        s = start_transfer(d, r, false, sector, c->in_len - 1);
+        return s > 0 ? ENDS(s) : s;
+    case T_OUT:
+        s = start_transfer(d, r, true, sector, out_data);
+        return s > 0 ? ENDS(s) : s;
+    case T_FLUSH:
+        r->io.op = BLOCK_OP_FLUSH;
+        return 0;
+    case T_DISCARD:
+    case T_ZEROES:
+        s = start_range(d, r, type == T_ZEROES, out_data);
+        return s > 0 ? ENDS(s) : s;
+    case T_GET_ID:
+        return ENDS(get_id(d, r));
+    default:
+        return ENDS(S_UNSUPP);
+    }
+}
+
+/* False: the device is broken. */
+static bool take_request(struct virtio_blk *d, unsigned n)
+{
+    struct virtio *v = &d->v;
+    const struct virtq_chain *c = v->chain;
+    uint8_t header[HEADER_BYTES];
+    if (c->out_len < HEADER_BYTES || c->in_len < 1 ||
+        virtq_read(&v->queue[n], c, 0, header, sizeof header) < 0) {
+        virtio_break(v, "a request without header or status");
+        return false;
+    }
+    uint32_t type = load_le32(header);
+    uint32_t data = type == T_OUT ? c->out_len - HEADER_BYTES : c->in_len - 1;
+    if (data > BLOCK_REQUEST_MAX) {
+        data = 0; /* it will be refused */
+    }
+    struct blk_request *r = request_new(d, data > SECTOR ? data : SECTOR);
+    if (r == NULL) {
+        virtio_break(v, "no memory for a request");
+        return false;
+    }
+    r->queue = n;
+    r->used = (struct virtq_used){ c->id, c->descs, 0 };
+    r->in_len = c->in_len;
+    r->segs = c->ins;
+    memcpy(r->seg, c->seg + c->outs, c->ins * sizeof *r->seg);
+    r->io.done = io_done;
+    int s = start(d, r, type, load_le64(header + 8));
+    if (s < 0) {
+        virtio_break(v, "a request's buffers are outside of memory");
+        request_free(r);
+        return false;
+    }
+    if (s > 0) {
+        finish(d, r, (enum blk_status)(s - 1));
+        return true;
+    }
+    r->cost = sizeof *r + data;
+    d->bytes += r->cost;
+    block_submit(d->disk, &r->io);
+    return true;
+}
+
+static void blk_notify(struct virtio *v, unsigned n)
+{
+    struct virtio_blk *d = container_of(v, struct virtio_blk, v);
+    do {
+        virtq_ask_notify(&v->queue[n], false);
+        for (;;) {
+            if (d->bytes >= BYTES_MAX) {
+                d->stalled |= BIT(n);
+                return;
+            }
+            if (!virtio_next(v, n)) {
+                break;
+            }
+            if (!take_request(d, n)) {
+                return;
+            }
+        }
+    } while (!virtio_await(v, n));
+}
+
+/* -- Configuration ----------------------------------------------------------------------------- */
+static void blk_config_fill(struct virtio *v)
+{
+    struct virtio_blk *d = container_of(v, struct virtio_blk, v);
+    uint8_t *c = v->config;
+    store_le64(c + CONFIG_CAPACITY, d->capacity);
+    store_le32(c + CONFIG_SEG_MAX, SEG_MAX);
+    store_le32(c + CONFIG_BLK_SIZE, SECTOR);
+    c[CONFIG_PHYSICAL_EXP] = 3; /* 4 KiB */
+    store_le16(c + CONFIG_MIN_IO, 1);
+    store_le32(c + CONFIG_OPT_IO, 0);
+    c[CONFIG_WRITEBACK] = d->write_cache;
+    store_le16(c + CONFIG_QUEUES, (uint16_t)v->queue_count);
+    store_le32(c + CONFIG_DISCARD_SECTORS, RANGE_SECTORS_MAX);
+    store_le32(c + CONFIG_DISCARD_SEGS, 1);
+    store_le32(c + CONFIG_DISCARD_ALIGN, 8);
+    store_le32(c + CONFIG_ZEROES_SECTORS, RANGE_SECTORS_MAX);
+    store_le32(c + CONFIG_ZEROES_SEGS, 1);
+    c[CONFIG_ZEROES_UNMAP] = 1;
+}
+
+static void blk_config_write(struct virtio *v, unsigned offset, unsigned size, uint32_t value)
+{
+    struct virtio_blk *d = container_of(v, struct virtio_blk, v);
+    if (offset == CONFIG_WRITEBACK && size == 1 && virtio_has(v, BLK_F_CONFIG_WCE)) {
+        d->write_cache = value & 1;
+    }
+}
+
+static void blk_start(struct virtio *v)
+{
+    struct virtio_blk *d = container_of(v, struct virtio_blk, v);
+    if (!virtio_has(v, BLK_F_CONFIG_WCE)) {
+        d->write_cache = virtio_has(v, BLK_F_FLUSH);
+    }
+}
+
+static void blk_stop(struct virtio *v)
+{
+    struct virtio_blk *d = container_of(v, struct virtio_blk, v);
+    block_queue_drain(d->disk);
+    d->stalled = 0;
+    d->write_cache = true;
+}
+
+void virtio_blk_resized(struct virtio_blk *d)
+{
+    d->capacity = block_size(block_queue_block(d->disk)) / SECTOR;
+    virtio_config_changed(&d->v);
+}
+
+/* -- State ------------------------------------------------------------------------------------- */
+static const struct state_field blk_state[] = {
+    STATE_STRUCT(struct virtio_blk, v, virtio_state),
+    STATE(struct virtio_blk, write_cache),
+    STATE_END,
+};
+
+/* What a stalled queue had not taken is still in its ring. */
+static void blk_quiesce(void *dev)
+{
+    struct virtio_blk *d = dev;
+    do {
+        block_queue_drain(d->disk);
+    } while (d->bytes != 0);
+}
+
+static const struct dev_class blk_dev_class = {
+    .name = "virtio-blk",
+    .version = 1,
+    .state = blk_state,
+    .size = sizeof(struct virtio_blk),
+    .reset = virtio_hard_reset,
+    .post_load = virtio_post_load,
+    .quiesce = blk_quiesce,
+};
+
+static const struct virtio_class blk_class = {
+    .dev = &blk_dev_class,
+    .type = 2,
+    .transitional_id = 0x1001,
+    .pci_class = 0x010000,
+    .config_size = CONFIG_SIZE,
+    .config_fill = blk_config_fill,
+    .config_write = blk_config_write,
+    .notify = blk_notify,
+    .start = blk_start,
+    .stop = blk_stop,
+};
+
+void virtio_blk_init(struct virtio_blk *d, const char *name, struct pci_bus *p, struct bus *b,
+                     uint8_t devfn, const struct virtio_blk_config *c)
+{
+    *d = (struct virtio_blk){ .disk = c->queue, .readonly = c->readonly, .write_cache = true };
+    d->capacity = block_size(block_queue_block(c->queue)) / SECTOR;
+    if (c->serial != NULL) {
+        size_t len = strlen(c->serial);
+        memcpy(d->serial, c->serial, len < sizeof d->serial ? len : sizeof d->serial);
+    }
+    uint64_t features = BLK_F_SEG_MAX | BLK_F_BLK_SIZE | BLK_F_FLUSH | BLK_F_TOPOLOGY |
+                        BLK_F_CONFIG_WCE | (c->queues > 1 ? BLK_F_MQ : 0) |
+                        (c->readonly ? BLK_F_RO : BLK_F_DISCARD | BLK_F_WRITE_ZEROES);
+    virtio_init(&d->v, &blk_class, name, p, b, devfn, &c->virtio, features, c->queues);
+}
+
+void virtio_blk_fini(struct virtio_blk *d)
+{
+    if (d->v.chain == NULL) {
+        return;
+    }
+    block_queue_drain(d->disk);
+    while (d->idle != NULL) {
+        struct blk_request *r = d->idle;
+        d->idle = r->next;
+        free(r->io.buf);
+        free(r);
+    }
+    virtio_fini(&d->v);
+}
