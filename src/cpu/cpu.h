@@ -177,7 +177,7 @@ struct cpu_fpu {
  * plus low bits that force the slow path; index by the access' first byte, compare with its last
  * byte's page, so that a page-crossing access misses by itself. Host address = linear + addend.
  * Laid out for translated code: 32 bytes, index = (va >> 12) & (CPU_TLB_SIZE - 1). */
-#define CPU_TLB_BITS 10u
+#define CPU_TLB_BITS 12u
 #define CPU_TLB_SIZE (1u << CPU_TLB_BITS)
 #define CPU_TLB_INVALID (~0ull)
 /* In a tag: translation known, but MMIO, traced, or watched: go slow. Above the low bits that a
