@@ -15,13 +15,32 @@ static bool observes_all(uint32_t mode, const struct insn_info *info, const stru
     return info->branch == BR_FAR || (info->attr & IA_ENDS_BLOCK) || in->op == OP_INVALID;
 }
 
+/* Flags after which their former values do not matter. Undefined ones of AND, SHL and their like are
+ * made anew by processors; those of BT, IMUL and others may be what they were, and are taken so. */
+static uint32_t killed(const struct insn *in)
+{
+    uint32_t written = insn_flags_written(in);
+    switch (in->op) {
+    case OP_AND:
+    case OP_OR:
+    case OP_XOR:
+    case OP_TEST:
+        return written;
+    case OP_SHL:
+    case OP_SHR:
+    case OP_SAR: /* by a constant: insn_flags_read has those that a count of 0 keeps */
+        return written;
+    default:
+        return written & ~insn_info[in->row].flags_undefined;
+    }
+}
+
 static uint32_t live_before(uint32_t mode, const struct insn *in, uint32_t live)
 {
     const struct insn_info *info = &insn_info[in->row];
     if (observes_all(mode, info, in))
         return ARITH;
-    return ((live & ~(insn_flags_written(in) & ~info->flags_undefined)) | insn_flags_read(in)) &
-           ARITH;
+    return ((live & ~killed(in)) | insn_flags_read(in)) & ARITH;
 }
 
 /* A change of these bytes changes what we concluded: the block must go with them. */
@@ -51,7 +70,7 @@ uint32_t bt_flags_live_at(struct translation *t, uint64_t target)
         if (observes_all(t->mode, info, &in))
             return needed | open;
         needed |= insn_flags_read(&in) & open;
-        open &= ~(insn_flags_written(&in) & ~info->flags_undefined);
+        open &= ~killed(&in);
         if (open == 0)
             return needed;
         off += in.len;
