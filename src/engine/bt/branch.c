@@ -10,7 +10,9 @@ uint32_t bt_exit_new(struct translation *t, uint64_t target)
     struct bt_cache *c = &t->bt->cache;
     uint32_t n = c->exit_count++;
     bool same_page = target >> GMEM_PAGE_BITS == t->pc >> GMEM_PAGE_BITS && !t->block->split;
-    c->exits[n] = (struct bt_exit){ .target = target, .mode = t->mode, .same_page = same_page };
+    c->exits[n] = (struct bt_exit){ .target = target,
+                                    .mode = t->mode & ~(uint32_t)BT_MODE_SINGLE,
+                                    .same_page = same_page };
     return n;
 }
 
@@ -91,6 +93,7 @@ static struct ea stack_ea(const struct translation *t, int32_t disp)
 static void add_sp(struct translation *t, int32_t n)
 {
     emit_lea(&t->e, t->mode64, H_13, (struct host_mem){ H_13, H_NONE, 0, n });
+    bt_group_moved(t, R_SP, n);
 }
 
 static void end_site(struct translation *t, uint32_t site)
@@ -258,8 +261,8 @@ static void remember_return(struct translation *t)
     emit_rg(e, 0x89, true, T0, RETURN_OFF(index, code));
 }
 
-/* The exit that a return to its call's next instruction goes through. Flags are in memory. */
-void bt_emit_return_exit(struct translation *t, uint32_t exit)
+/* An exit that is not on the straight path. Flags are in memory. */
+void bt_emit_cold_exit(struct translation *t, uint32_t exit)
 {
     struct emit *e = &t->e;
     align_rel32(e, 1);
@@ -267,6 +270,8 @@ void bt_emit_return_exit(struct translation *t, uint32_t exit)
     emit4(e, 0);
     set_patch(t, exit, e->p - 4);
     emit_bind(e, e->p - 4);
+    emit_mov_imm(e, T0, exit);
+    emit_jmp(e, t->bt->stubs.leave);
 }
 
 static void call_direct(struct translation *t, uint64_t target)

@@ -22,6 +22,8 @@
 #include "cpu/sem.h"
 #include "engine/engine.h"
 
+#define BT_GROUPS 2u
+
 /* -- What is addressed by translated code, at fixed places of struct cpu.engine_hot; the first of
  * these by short displacements. */
 struct bt_hot {
@@ -33,6 +35,7 @@ struct bt_hot {
     uint64_t stack_addend; /* its TLB addend */
     uint64_t tmp;          /* RAX while flags move */
     uint64_t tmp2;         /* target of an indirect call while its return address is pushed */
+    uint64_t group[BT_GROUPS]; /* addends of accesses that were checked together */
     uint64_t jump_cache;   /* struct bt_jump * */
     uint32_t key; /* who may use a jump-cache entry: address space generation and mode */
     uint32_t pad1;
@@ -87,6 +90,8 @@ enum bt_mode {
     BT_MODE_GS = 1u << 13, /* GS likewise */
     BT_MODE_RING12 =
         1u << 12, /* CPL 1 or 2: supervisor to memory, not to privileged instructions */
+    /* No state of the processor, and in no key: this block checks each access alone. */
+    BT_MODE_SINGLE = 1u << 14,
 };
 
 struct bt_block {
@@ -125,6 +130,7 @@ struct bt_site {
     bool fp_live;          /* vector registers must be loaded again before going on */
     bool ends_block;       /* may change mode or mapping: see bt_call_helper */
     bool branch;           /* always leaves: rip is the helper's */
+    bool leaves;           /* what the code behind it relies on may be gone: see group.c */
     uint32_t mode;         /* of the block */
 };
 
@@ -192,6 +198,9 @@ struct bt_stubs {
     const uint8_t *helper;  /* called with r14d: site */
     const uint8_t *fill;    /* called with r14d: site, r15: address; returns the addend in r14 */
     const uint8_t *stack;   /* as fill, for stack_page: tries the TLB first */
+    const uint8_t *group;   /* called with r14d: bytes, and BT_SITE_WRITE; r15: address; returns the
+                               addend in r14, or returns 5 bytes further when it cannot be had */
+    const uint8_t *group_stack; /* the same, and makes the page the stack page */
     const uint8_t *fp_load; /* called: puts the vector registers on the host's */
     const uint8_t *fp_load_c; /* the same as a C function, void (struct cpu *), */
     const uint8_t *fp_save;   /* and back */
@@ -293,6 +302,9 @@ struct bt_fill_result {
 };
 #define BT_SITE_WRITE 0x80000000u /* with the site's number, for bt_fill: the access is a write */
 struct bt_fill_result bt_fill(struct cpu *cpu, uint64_t va, uint32_t site);
+/* All of len bytes in one page of plain memory. */
+#define BT_GROUP_STACK 0x40000000u
+struct bt_fill_result bt_fill_group(struct cpu *cpu, uint64_t va, uint32_t what);
 /* The code at rip, which the jump cache does not have; NULL: leave. Puts it into the cache. */
 const uint8_t *bt_find_code(struct cpu *cpu, uint64_t rip);
 void bt_intr_undefer(struct cpu *cpu); /* put CPU_EV_INTR back when the guest can take it */

@@ -97,6 +97,8 @@ uint64_t bt_call_helper(struct cpu *cpu, uint32_t number)
         return go_to_rip(cpu);
     if (unlikely(cpu->rip != s->next))
         return LEAVE;
+    if (s->leaves)
+        return go_to_rip(cpu);
     if (s->ends_block) {
         uint32_t mode = bt_mode_of(cpu);
         if (mode != s->mode || mapping == 0 || code_mapping(cpu, va) != mapping)
@@ -150,5 +152,24 @@ struct bt_fill_result bt_fill(struct cpu *cpu, uint64_t va, uint32_t number)
     const struct tlb_entry *e = &cpu->tlb[va >> GMEM_PAGE_BITS & (CPU_TLB_SIZE - 1)];
     if ((write ? e->tag_write : e->tag_read) != page)
         return slow_access(v, BT_SLOW_SPECIAL);
+    return (struct bt_fill_result){ e->addend, 1 };
+}
+
+struct bt_fill_result bt_fill_group(struct cpu *cpu, uint64_t va, uint32_t what)
+{
+    const struct tlb_entry *e = &cpu->tlb[va >> GMEM_PAGE_BITS & (CPU_TLB_SIZE - 1)];
+    uint64_t page = va & ~0xfffull;
+    bool write = (what & BT_SITE_WRITE) != 0;
+    struct bt_fill_result none = { 0, 0 };
+    if (((va + (what & 0xffff) - 1) & ~0xfffull) != page)
+        return none;
+    if ((write ? e->tag_write : e->tag_read) != page &&
+        (!tlb_fill_quiet(cpu, va, write ? MMU_WRITE : MMU_READ) ||
+         (write ? e->tag_write : e->tag_read) != page))
+        return none;
+    if (what & BT_GROUP_STACK) {
+        bt_hot(cpu)->stack_page = page;
+        bt_hot(cpu)->stack_addend = e->addend;
+    }
     return (struct bt_fill_result){ e->addend, 1 };
 }

@@ -165,25 +165,14 @@ static void check_stack(struct translation *t, const struct ea *ea, unsigned siz
     c->back = emit_here(e);
 }
 
-bool bt_mem_check(struct translation *t, const struct ea *ea, unsigned size, enum mmu_access access,
-                  bool aligned, uint32_t site)
+struct host_mem bt_tlb_compare(struct translation *t, const struct ea *ea, unsigned size,
+                               enum mmu_access access, bool aligned)
 {
     struct emit *e = &t->e;
-    bt_flags_release(t);
-    t->bt->cache.sites[site].size = (uint8_t)size;
-    t->bt->cache.sites[site].aligned = aligned;
-    if (ea->constant)
-        return check_constant(t, ea, size, access, aligned, site);
-    if (ea->simple && ea->base == R_SP && size >= 2 && size <= 8 && is_pow2(size)) {
-        check_stack(t, ea, size, access, site);
-        return true;
-    }
     unsigned last = aligned ? 0 : size - 1;
     if (ea->simple) {
         uint8_t base = (uint8_t)host_of(ea->base);
-        int32_t disp;
-        if (__builtin_add_overflow(ea->disp, (int32_t)last, &disp))
-            return false;
+        int32_t disp = ea->disp + (int32_t)last;
         emit_lea(e, true, T1, (struct host_mem){ base, H_NONE, 0, disp });
         if (ea->disp == 0)
             emit_mov_rr(e, true, T0, base);
@@ -202,7 +191,27 @@ bool bt_mem_check(struct translation *t, const struct ea *ea, unsigned size, enu
     emit_rg(e, 0x03, true, T0, CPU_OFF(tlb));
     struct host_mem entry = { T0, H_NONE, 0, (int32_t)tag_offset(access) };
     emit_rm(e, 0x3b, true, T1, entry);
-    finish_check(t, ea, entry, access, site);
+    return entry;
+}
+
+bool bt_mem_check(struct translation *t, const struct ea *ea, unsigned size, enum mmu_access access,
+                  bool aligned, uint32_t site)
+{
+    t->bt->cache.sites[site].size = (uint8_t)size;
+    t->bt->cache.sites[site].aligned = aligned;
+    if (!aligned && bt_group_check(t, ea, size, access == MMU_WRITE))
+        return true;
+    bt_flags_release(t);
+    if (ea->constant)
+        return check_constant(t, ea, size, access, aligned, site);
+    if (ea->simple && ea->base == R_SP && size >= 2 && size <= 8 && is_pow2(size)) {
+        check_stack(t, ea, size, access, site);
+        return true;
+    }
+    int32_t end;
+    if (__builtin_add_overflow(ea->disp, (int32_t)size, &end))
+        return false;
+    finish_check(t, ea, bt_tlb_compare(t, ea, size, access, aligned), access, site);
     return true;
 }
 
@@ -216,7 +225,7 @@ struct host_mem bt_mem_operand(struct translation *t, const struct ea *ea, bool 
     bt_ea_emit(t, ea, T1);
     if (!t1_free)
         return (struct host_mem){ T0, T1, 0, 0 };
-    emit_rr(e, 0x01, true, T1, T0); /* add T0, T1 */
+    emit_lea(e, true, T0, (struct host_mem){ T0, T1, 0, 0 }); /* flags may be the guest's */
     return (struct host_mem){ T0, H_NONE, 0, 0 };
 }
 _Static_assert(sizeof(struct tlb_entry) == 32, "index shift");

@@ -26,7 +26,9 @@ static void all_stubs(struct bt *bt)
     stub(bt, s->go, s->helper, "go");
     stub(bt, s->helper, s->fill, "helper");
     stub(bt, s->fill, s->stack, "fill");
-    stub(bt, s->stack, s->fp_load, "stack");
+    stub(bt, s->stack, s->group, "stack");
+    stub(bt, s->group, s->group_stack, "group");
+    stub(bt, s->group_stack, s->fp_load, "group_stack");
     stub(bt, s->fp_load, s->fp_load_c, "fp_load");
     stub(bt, s->fp_load_c, s->fp_save, "fp_load_c");
     stub(bt, s->fp_save, bt->cache.exec + bt->cache.stubs_end, "fp_save");

@@ -168,6 +168,7 @@ static struct bt_block *find_block(struct bt *bt, struct cpu *cpu, uint32_t mode
 static const uint8_t *code_at_rip(struct bt *bt, struct cpu *cpu, uint32_t exit)
 {
     uint32_t mode = bt_mode_of(cpu);
+    uint32_t single = exit >= 2 ? bt->cache.exits[exit].mode & BT_MODE_SINGLE : 0;
     bt_update_key(cpu, mode);
     bool jumps = bt_jumps_usable(mode);
     if (exit < 2 && jumps) {
@@ -176,13 +177,13 @@ static const uint8_t *code_at_rip(struct bt *bt, struct cpu *cpu, uint32_t exit)
             return code;
     }
     uint32_t generation = bt->cache.generation; /* of exit: nobody is alone before find_block */
-    struct bt_block *b = find_block(bt, cpu, mode);
+    struct bt_block *b = find_block(bt, cpu, mode | single);
     const uint8_t *code = NULL;
     if (b != NULL && in_limit(cpu, b)) {
         code = b->code;
-        if (jumps) {
-            if (exit >= 2 && generation == bt->cache.generation)
-                bt_link_exit(bt, cpu, exit, b);
+        if (jumps && exit >= 2 && generation == bt->cache.generation)
+            bt_link_exit(bt, cpu, exit, b);
+        if (jumps && !single) {
             bool global = tlb_page_global(cpu, b->pc) &&
                           (!b->split || tlb_page_global(cpu, b->pc + GMEM_PAGE_SIZE));
             bt_jump_add(cpu, b->pc, b->code, global, b->split);

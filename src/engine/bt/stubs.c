@@ -368,6 +368,67 @@ static void make_stack(struct emit *e)
     fill(e);
 }
 
+/* T0: bytes and kind, T1: address. The addend in T0; or none: return behind the jump that follows. */
+static void fill_group(struct emit *e)
+{
+    spill(e);
+    emit_mov_rr(e, true, H_SI, T1);
+    emit_mov_rr(e, false, H_DX, T0);
+    call_c(e, (uintptr_t)bt_fill_group);
+    emit_mov_rr(e, true, T0, H_AX);
+    emit_rr(e, 0x85, false, H_DX, H_DX);
+    uint8_t *none = emit_jcc_fwd(e, CC_E);
+    reload(e);
+    return_from_stub(e);
+    emit_bind(e, none);
+    reload(e);
+    emit_rex(e, true, 0, 0, 0); /* add qword [rsp - 8], 5 */
+    emit_xg(e, 0x83, 0, -8);
+    emit1(e, 5);
+    return_from_stub(e);
+}
+
+static void make_group(struct emit *e)
+{
+    step_over_return(e);
+    fill_group(e);
+}
+
+/* Most often the stack has moved to the next page, which the TLB has. */
+static void make_group_stack(struct emit *e)
+{
+    struct host_mem entry = { H_AX, H_NONE, 0, 0 };
+    step_over_return(e);
+    emit_rg(e, 0x89, true, H_AX, HOT_OFF(tmp));
+    emit_mov_rr(e, true, H_AX, T1);
+    emit_ri(e, 4, false, H_AX, GMEM_PAGE_SIZE - 1);
+    emit_rr(e, 0x01, false, T0, H_AX);
+    emit_ri(e, 7, false, H_AX, GMEM_PAGE_SIZE);
+    uint8_t *crosses = emit_jcc_fwd(e, CC_A);
+    emit_rg(e, 0x89, true, T1, HOT_OFF(resume));
+    emit_mov_rr(e, true, H_AX, T1);
+    emit_rr(e, 0xc1, true, 5, H_AX); /* shr rax, 7 */
+    emit1(e, 7);
+    emit_ri(e, 4, false, H_AX, (CPU_TLB_SIZE - 1) * (int32_t)sizeof(struct tlb_entry));
+    emit_ri(e, 4, true, T1, -4096);
+    emit_rg(e, 0x03, true, H_AX, CPU_OFF(tlb));
+    entry.disp = (int32_t)offsetof(struct tlb_entry, tag_write);
+    emit_rm(e, 0x3b, true, T1, entry);
+    uint8_t *missing = emit_jcc_fwd(e, CC_NE);
+    entry.disp = (int32_t)offsetof(struct tlb_entry, addend);
+    emit_rm(e, 0x8b, true, T0, entry);
+    emit_rg(e, 0x89, true, T0, HOT_OFF(stack_addend));
+    emit_rg(e, 0x89, true, T1, HOT_OFF(stack_page));
+    emit_rg(e, 0x8b, true, H_AX, HOT_OFF(tmp));
+    return_from_stub(e);
+    emit_bind(e, missing);
+    emit_rg(e, 0x8b, true, T1, HOT_OFF(resume));
+    emit_bind(e, crosses);
+    emit_rg(e, 0x8b, true, H_AX, HOT_OFF(tmp));
+    emit_ri(e, 1, false, T0, (int32_t)(BT_SITE_WRITE | BT_GROUP_STACK)); /* or */
+    fill_group(e);
+}
+
 void bt_make_stubs(struct bt *bt)
 {
     struct bt_cache *c = &bt->cache;
@@ -384,6 +445,8 @@ void bt_make_stubs(struct bt *bt)
     STUB(helper, &e);
     STUB(fill, &e);
     STUB(stack, &e);
+    STUB(group, &e);
+    STUB(group_stack, &e);
     STUB(fp_load, bt, &e);
     STUB(fp_load_c, bt, &e);
     STUB(fp_save, bt, &e);

@@ -82,6 +82,7 @@ static void set_ac(struct translation *t, bool on)
     struct emit *e = &t->e;
     unsigned view = on || !(t->mode & BT_MODE_SMAP) ? TLB_VIEW_SUPER : TLB_VIEW_SUPER_SMAP;
     bt_flags_release(t);
+    bt_groups_end(t);
     rflags_op(t, on ? OP_OR_EXT : OP_AND_EXT, on ? (uint32_t)FLAG_AC : ~(uint32_t)FLAG_AC);
     emit_rg(e, 0x8b, true, T0, CPU_OFF(tlb_view) + (int32_t)(view * sizeof(struct tlb_entry *)));
     emit_rg(e, 0x89, true, T0, CPU_OFF(tlb));

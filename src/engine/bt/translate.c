@@ -57,7 +57,7 @@ uint32_t bt_site_new(struct translation *t, sem_fn *fn)
         .fp_live = t->fp_known,
         .ends_block = ends_block(t->mode, &t->insn[t->i]),
         .branch = info->branch != BR_NONE,
-        .mode = t->mode,
+        .mode = t->mode & ~(uint32_t)BT_MODE_SINGLE,
     };
     if (!t->mode64) {
         uint64_t mask = (t->mode & BT_MODE_WIDTH) == INSN_MODE_32 ? 0xffffffff : 0xffff;
@@ -81,6 +81,7 @@ void bt_emit_helper(struct translation *t)
     struct emit *e = &t->e;
     const struct insn *in = &t->insn[t->i];
     bt_flags_release(t);
+    bt_groups_end(t);
     uint32_t site = bt_site_new(t, in->op == OP_INVALID ? in->imm2 ? sem_too_long : sem_undefined
                                                         : sem_table[in->op]);
     emit_mov_imm(e, T0, site);
@@ -155,6 +156,7 @@ static void emit_entry(struct translation *t)
     emit1(e, 0);
     uint32_t exit = bt_exit_new(t, t->pc - t->block->cs_base);
     t->bt->cache.exits[exit].entry_of = t->block;
+    t->bt->cache.exits[exit].mode = t->mode;
     bt_cold_new(t, COLD_EXIT, emit_jcc_fwd(e, CC_NE))->exit = exit; /* cold[0]: see kill_block */
     if (t->bt->config.virtual_time) {
         emit_rex(e, true, 0, 0, 0); /* add qword [icount], count */
@@ -177,9 +179,14 @@ static void emit_cold(struct translation *t)
             emit_jmp(e, bt->stubs.leave);
             break;
         case COLD_RETURN:
-            bt_emit_return_exit(t, c->exit);
-            emit_mov_imm(e, T0, c->exit);
-            emit_jmp(e, bt->stubs.leave);
+            bt_emit_cold_exit(t, c->exit);
+            break;
+        case COLD_GROUP:
+            bt_ea_emit(t, &c->ea, T1);
+            emit_mov_imm(e, T0, c->site);
+            emit_call(e, c->ea.base == R_SP ? bt->stubs.group_stack : bt->stubs.group);
+            emit_jmp(e, c->back);
+            bt_emit_cold_exit(t, c->exit);
             break;
         case COLD_FP_LOAD:
             emit_call(e, bt->stubs.fp_load);
@@ -213,6 +220,8 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
     t->flags = FLAGS_MEM;
     t->fp_known = false;
     t->cold_count = 0;
+    t->next_group = 0;
+    bt_groups_end(t);
     t->page = NULL;
     t->bt = bt;
     t->cpu = cpu;
@@ -243,8 +252,11 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
     b->seen_end = (uint16_t)(b->seen_first + b->size);
     bt_flags_analyse(t);
     emit_entry(t);
-    for (t->i = 0; t->i < t->count; t->i++)
+    for (t->i = 0; t->i < t->count; t->i++) {
+        uint32_t site = c->site_count;
         emit_one(t);
+        bt_groups_after(t, site);
+    }
     const struct insn *last = &t->insn[t->count - 1];
     if (last->op != OP_INVALID) {
         enum insn_branch br = insn_info[last->row].branch;

@@ -29,7 +29,8 @@ enum cold_kind {
     COLD_HELPER,
     COLD_FP_LOAD,
     COLD_EXIT,
-    COLD_RETURN
+    COLD_RETURN,
+    COLD_GROUP
 };
 
 /* A guest memory operand's address. */
@@ -43,6 +44,14 @@ struct ea {
     int32_t seg_base;  /* place of a segment base to add, 0 none */
     bool narrow;       /* 32-bit result */
     bool simple;       /* pinned base + disp, 64-bit */
+};
+
+/* Accesses by one base register that one check is for: [base + lo, base + hi). */
+struct group {
+    bool open;
+    bool write; /* the page is writable */
+    uint8_t base;
+    int32_t lo, hi;
 };
 
 struct cold {
@@ -70,6 +79,8 @@ struct translation {
     bool native_flags[BT_BLOCK_INSNS];
     enum flags_at flags;
     bool fp_known; /* vector registers are loaded here */
+    struct group group[BT_GROUPS + 1]; /* the last one is the stack's */
+    unsigned next_group;
     unsigned cold_count;
     struct cold cold[BT_COLD_MAX];
     const uint8_t *page; /* copy of the guest page of pc; NULL: split */
@@ -94,6 +105,17 @@ bool bt_mem_check(struct translation *t, const struct ea *ea, unsigned size, enu
 /* Host operand after bt_mem_check; t1_free: T1 must stay free for data. */
 struct host_mem bt_mem_operand(struct translation *t, const struct ea *ea, bool t1_free);
 
+/* T0 becomes the page's index, T1 is compared with its tag: the entry, at the tag. */
+struct host_mem bt_tlb_compare(struct translation *t, const struct ea *ea, unsigned size,
+                               enum mmu_access access, bool aligned);
+
+/* group.c */
+bool bt_group_check(struct translation *t, const struct ea *ea, unsigned size, bool write);
+void bt_group_moved(struct translation *t, unsigned base, int32_t n);
+void bt_groups_end(struct translation *t);
+/* An instruction was emitted, with the sites from first_site on. */
+void bt_groups_after(struct translation *t, uint32_t first_site);
+
 /* translate.c */
 uint32_t bt_site_new(struct translation *t, sem_fn *fn);
 struct cold *bt_cold_new(struct translation *t, enum cold_kind kind, uint8_t *from);
@@ -112,7 +134,7 @@ bool bt_emit_branch(struct translation *t);
 bool bt_emit_stack(struct translation *t);
 void bt_emit_push_tmp2(struct translation *t, uint32_t site);
 void bt_emit_exit(struct translation *t, uint64_t target);
-void bt_emit_return_exit(struct translation *t, uint32_t exit);
+void bt_emit_cold_exit(struct translation *t, uint32_t exit);
 void bt_emit_indirect(struct translation *t, uint32_t site); /* T1: target */
 uint32_t bt_exit_new(struct translation *t, uint64_t target);
 

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One check for several accesses. Code that touches [rbx+8], then [rbx+16] and [rbx+40], is in one page
+ * nearly always; so are the pushes of a function's entry. The first such access of a block checks the
+ * span of all that follow, as far as the base register changes only by constants; the others use the
+ * addend of that check. When the span is not in one page, or the page is not plain memory, the block
+ * goes on in a variant of itself that starts at this instruction and checks every access alone
+ * (BT_MODE_SINGLE).
+ *
+ * An addend stays good to the end of the block, because mappings change only between blocks and in
+ * helpers: instructions done by their helper end all groups, and an access that had to be done by its
+ * helper leaves the block when groups are open (bt_site.leaves).
+ */
+#include "engine/bt/translate.h"
+
+#define SPAN_MAX 512
+#define FAR_DISP (1 << 30)
+
+struct span {
+    int32_t lo, hi; /* from the base register's value at the first access */
+    unsigned members;
+    bool write;
+};
+
+/* -- What an instruction does to a register ---------------------------------------------------- */
+
+/* Adds a constant to all of it, and does nothing else to it. */
+static bool moves_by(const struct insn *in, unsigned reg, int32_t *n)
+{
+    const struct opnd *d = &in->opnd[0];
+    if (in->nopnd == 0 || d->kind != OPND_GPR || d->reg != reg || d->size != 8)
+        return false;
+    if (in->op == OP_LEA) {
+        const struct insn_mem *m = &in->mem;
+        *n = (int32_t)m->disp;
+        return m->base == reg && m->index == INSN_NO_REG && in->adsize == 8;
+    }
+    if ((in->op != OP_ADD && in->op != OP_SUB) || in->opnd[1].kind != OPND_IMM ||
+        in->imm != (int32_t)in->imm || in->imm < -FAR_DISP || in->imm > FAR_DISP)
+        return false;
+    *n = in->op == OP_ADD ? (int32_t)in->imm : -(int32_t)in->imm;
+    return true;
+}
+
+/* Registers that are written without being an operand of the row: for all but these ops, operands
+ * tell. PUSH, POP, CALL, RET move RSP in ways that are followed elsewhere. */
+static bool writes_unnamed(const struct insn *in)
+{
+    switch (in->op) {
+    case OP_MUL:
+    case OP_IMUL1:
+    case OP_DIV:
+    case OP_IDIV:
+    case OP_CWD:
+    case OP_CBW:
+    case OP_CMPXCHG:
+    case OP_LEAVE:
+    case OP_LAHF:
+    case OP_PCMPESTRI:
+    case OP_PCMPISTRI:
+    case OP_VPCMPESTRI:
+    case OP_VPCMPISTRI:
+        return true;
+    default: /* LOOP counts in RCX */
+        return insn_info[in->row].branch == BR_JCC && in->op != OP_JCC;
+    }
+}
+
+static bool may_write(const struct insn *in, unsigned reg)
+{
+    if (writes_unnamed(in))
+        return true;
+    for (unsigned k = 0; k < in->nopnd; k++) {
+        const struct opnd *o = &in->opnd[k];
+        unsigned r = o->size == 1 && o->reg >= 16 ? o->reg - 16u : o->reg;
+        if (o->kind == OPND_GPR && r == reg && (o->access & OPND_W))
+            return true;
+    }
+    return false;
+}
+
+/* -- The span of a group ----------------------------------------------------------------------- */
+
+static void include(struct span *s, int64_t at, unsigned size, bool write)
+{
+    int64_t lo = at < s->lo ? at : s->lo;
+    int64_t hi = at + size > s->hi ? at + size : s->hi;
+    if (hi - lo > SPAN_MAX)
+        return;
+    s->lo = (int32_t)lo;
+    s->hi = (int32_t)hi;
+    s->members++;
+    s->write |= write;
+}
+
+/* The access of an instruction through base, by its memory operand. */
+static void include_operand(struct span *s, const struct insn *in, unsigned base, int64_t moved)
+{
+    const struct insn_mem *m = &in->mem;
+    for (unsigned k = 0; k < in->nopnd; k++) {
+        const struct opnd *o = &in->opnd[k];
+        if (o->kind == OPND_MEM && m->base == base && m->index == INSN_NO_REG &&
+            m->seg < SEG_FS && in->adsize == 8 && o->access != 0 && o->size != 0 &&
+            o->size <= 32 && !(insn_info[in->row].attr & (IA_ALIGN | IA_STRING)))
+            include(s, moved + m->disp, o->size, (o->access & OPND_W) != 0);
+    }
+}
+
+static void look_ahead(const struct translation *t, unsigned base, struct span *s)
+{
+    int64_t moved = 0;
+    for (unsigned i = t->i; i < t->count; i++) {
+        const struct insn *in = &t->insn[i];
+        enum insn_branch br = insn_info[in->row].branch;
+        int32_t n;
+        if (i != t->i)
+            include_operand(s, in, base, moved);
+        if (base == R_SP && (in->op == OP_PUSH || br == BR_CALL || br == BR_CALL_IND)) {
+            moved -= 8;
+            if (i != t->i)
+                include(s, moved, 8, true);
+        } else if (base == R_SP && (in->op == OP_POP || br == BR_RET)) {
+            if (i != t->i)
+                include(s, moved, 8, false);
+            moved += 8;
+        } else if (moves_by(in, base, &n)) {
+            moved += n;
+            continue;
+        }
+        if (may_write(in, base) || moved < -FAR_DISP || moved > FAR_DISP)
+            return;
+    }
+}
+
+/* -- Emission ---------------------------------------------------------------------------------- */
+
+static int32_t addend_off(const struct translation *t, const struct group *g)
+{
+    return g->base == R_SP ? HOT_OFF(stack_addend)
+                           : HOT_OFF(group) + (int32_t)((g - t->group) * 8);
+}
+
+static struct group *group_of(struct translation *t, unsigned base)
+{
+    for (unsigned k = 0; k <= BT_GROUPS; k++) {
+        if (t->group[k].open && t->group[k].base == base)
+            return &t->group[k];
+    }
+    return NULL;
+}
+
+/* The stack's has a place of its own, because its addend has. */
+static struct group *free_group(struct translation *t, unsigned base)
+{
+    if (base == R_SP)
+        return &t->group[BT_GROUPS];
+    for (unsigned k = 0; k < BT_GROUPS; k++) {
+        if (!t->group[k].open)
+            return &t->group[k];
+    }
+    return &t->group[t->next_group++ % BT_GROUPS];
+}
+
+static struct cold *group_cold(struct translation *t, uint8_t *from, const struct ea *ea,
+                               uint32_t what)
+{
+    struct cold *c = bt_cold_new(t, COLD_GROUP, from);
+    c->ea = *ea;
+    c->site = what;
+    c->exit = bt_exit_new(t, t->ip[t->i] - t->block->cs_base);
+    t->bt->cache.exits[c->exit].mode = t->mode | BT_MODE_SINGLE;
+    return c;
+}
+
+/* Distance from the page's start: the span ends in the page when it is small enough, and another page
+ * makes a large number of it. */
+static void check_stack_span(struct translation *t, const struct ea *ea, unsigned len)
+{
+    struct emit *e = &t->e;
+    emit_lea(e, true, T1, (struct host_mem){ H_13, H_NONE, 0, ea->disp });
+    emit_rg(e, 0x33, true, T1, HOT_OFF(stack_page));
+    emit_ri(e, 7, true, T1, (int32_t)(GMEM_PAGE_SIZE - len));
+    struct cold *c = group_cold(t, emit_jcc_fwd(e, CC_A), ea, len);
+    emit_rg(e, 0x8b, true, T0, HOT_OFF(stack_addend));
+    c->back = emit_here(e);
+}
+
+static void check_span(struct translation *t, const struct ea *ea, unsigned len, bool write)
+{
+    struct emit *e = &t->e;
+    struct host_mem entry =
+        bt_tlb_compare(t, ea, len, write ? MMU_WRITE : MMU_READ, /*aligned*/ false);
+    struct cold *c = group_cold(t, emit_jcc_fwd(e, CC_NE), ea, len | (write ? BT_SITE_WRITE : 0));
+    entry.disp = (int32_t)offsetof(struct tlb_entry, addend);
+    emit_rm(e, 0x8b, true, T0, entry);
+    c->back = emit_here(e);
+}
+
+static bool begin(struct translation *t, const struct ea *ea, unsigned size, bool write)
+{
+    struct span s = { .lo = ea->disp, .hi = ea->disp + (int32_t)size, .write = write };
+    look_ahead(t, ea->base, &s);
+    if (s.members == 0)
+        return false;
+    struct group *g = free_group(t, ea->base);
+    struct ea whole = *ea;
+    unsigned len = (unsigned)(s.hi - s.lo);
+    whole.disp = s.lo;
+    *g = (struct group){
+        .open = true, .base = ea->base, .write = s.write, .lo = s.lo, .hi = s.hi
+    };
+    bt_flags_release(t);
+    if (ea->base == R_SP) {
+        check_stack_span(t, &whole, len);
+    } else {
+        check_span(t, &whole, len, s.write);
+        emit_rg(&t->e, 0x89, true, T0, addend_off(t, g));
+    }
+    return true;
+}
+
+/* T0 becomes the addend of this access without a check of its own, or with one for others too. */
+bool bt_group_check(struct translation *t, const struct ea *ea, unsigned size, bool write)
+{
+    if ((t->mode & BT_MODE_SINGLE) || ea->constant || ea->narrow || ea->seg_base != 0 ||
+        ea->base >= 16 || ea->index != INSN_NO_REG || ea->disp < -FAR_DISP || ea->disp > FAR_DISP)
+        return false;
+    struct group *g = group_of(t, ea->base);
+    if (g == NULL)
+        return begin(t, ea, size, write);
+    if (ea->disp >= g->lo && ea->disp + (int32_t)size <= g->hi && (g->write || !write)) {
+        emit_rg(&t->e, 0x8b, true, T0, addend_off(t, g));
+        return true;
+    }
+    if (g->base == R_SP)
+        g->open = false; /* its check may make another page the stack's */
+    return false;
+}
+
+/* RSP was moved by the instruction being emitted. */
+void bt_group_moved(struct translation *t, unsigned base, int32_t n)
+{
+    struct group *g = group_of(t, base);
+    if (g != NULL) {
+        g->lo -= n;
+        g->hi -= n;
+    }
+}
+
+void bt_groups_end(struct translation *t)
+{
+    for (unsigned k = 0; k <= BT_GROUPS; k++)
+        t->group[k].open = false;
+}
+
+void bt_groups_after(struct translation *t, uint32_t first_site)
+{
+    const struct insn *in = &t->insn[t->i];
+    struct bt_cache *c = &t->bt->cache;
+    bool some = false;
+    for (unsigned k = 0; k <= BT_GROUPS; k++) {
+        struct group *g = &t->group[k];
+        int32_t n;
+        if (g->open && moves_by(in, g->base, &n))
+            bt_group_moved(t, g->base, n);
+        else if (g->open && may_write(in, g->base))
+            g->open = false;
+        if (g->lo < -FAR_DISP || g->hi > FAR_DISP)
+            g->open = false;
+        some |= g->open;
+    }
+    for (uint32_t n = first_site; some && n < c->site_count; n++)
+        c->sites[n].leaves = true;
+}
