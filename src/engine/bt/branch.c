@@ -156,6 +156,7 @@ static bool push_insn(struct translation *t, const struct insn *in)
         }
         emit_rm(e, 0x89, t->mode64, h, m);
         add_sp(t, -(int32_t)slot_size(t));
+        t->keeps_t0 = true;
     } else {
         struct ea src;
         if (!bt_ea_of(t, in, &src) || !bt_mem_check(t, &src, slot_size(t), MMU_READ, false, site))
@@ -191,6 +192,7 @@ static bool pop_insn(struct translation *t, const struct insn *in)
         emit_rg(e, 0x89, true, T1, gpr_off(guest));
     if (guest != R_SP)
         add_sp(t, (int32_t)slot_size(t));
+    t->keeps_t0 = true;
     end_site(t, site);
     return true;
 }
@@ -276,6 +278,7 @@ void bt_emit_cold_exit(struct translation *t, uint32_t exit)
 
 static void call_direct(struct translation *t, uint64_t target)
 {
+    bt_flags_release(t);
     push_constant(t, wrap_ip(t, t->ip[t->i + 1]), branch_site(t));
     remember_return(t);
     bt_emit_exit(t, target);
@@ -362,6 +365,7 @@ static void jcc(struct translation *t, const struct insn *in, uint64_t target)
     bt_flags_load(t);
     save_for_target(t);
     uint32_t exit = bt_exit_new(t, wrap_ip(t, target));
+    t->keeps_t0 = true;
     if (linkable(t))
         align_rel32(e, 2);
     uint8_t *rel = emit_jcc_fwd(e, in->cc);

@@ -113,19 +113,20 @@ void bt_flags_analyse(struct translation *t)
 static void rax_to_tmp(struct emit *e) { emit_rg(e, 0x89, true, H_AX, HOT_OFF(tmp)); }
 static void rax_from_tmp(struct emit *e) { emit_rg(e, 0x8b, true, H_AX, HOT_OFF(tmp)); }
 
+/* T1 is free wherever flags are saved: it happens before addresses are made. */
 void bt_flags_save(struct translation *t)
 {
     struct emit *e = &t->e;
     if (t->flags != FLAGS_HOST)
         return;
-    rax_to_tmp(e);
+    emit_mov_rr(e, true, T1, H_AX);
     emit1(e, 0x9f); /* lahf */
     emit1(e, 0x0f); /* seto al */
     emit1(e, 0x90);
     emit1(e, 0xc0);
     emit1(e, 0x66); /* mov [flags], ax */
     emit_rg(e, 0x89, false, H_AX, HOT_OFF(flags));
-    rax_from_tmp(e);
+    emit_mov_rr(e, true, H_AX, T1);
     t->flags = FLAGS_BOTH;
 }
 

@@ -206,6 +206,8 @@ static bool begin(struct translation *t, const struct ea *ea, unsigned size, boo
     struct ea whole = *ea;
     unsigned len = (unsigned)(s.hi - s.lo);
     whole.disp = s.lo;
+    if (t->in_t0 == g)
+        t->in_t0 = NULL;
     *g = (struct group){
         .open = true, .base = ea->base, .write = s.write, .lo = s.lo, .hi = s.hi
     };
@@ -216,7 +218,15 @@ static bool begin(struct translation *t, const struct ea *ea, unsigned size, boo
         check_span(t, &whole, len, s.write);
         emit_rg(&t->e, 0x89, true, T0, addend_off(t, g));
     }
+    t->in_t0 = g;
     return true;
+}
+
+/* T0 is anything else from here on. */
+static bool alone(struct translation *t)
+{
+    t->in_t0 = NULL;
+    return false;
 }
 
 /* T0 becomes the addend of this access without a check of its own, or with one for others too. */
@@ -224,17 +234,19 @@ bool bt_group_check(struct translation *t, const struct ea *ea, unsigned size, b
 {
     if ((t->mode & BT_MODE_SINGLE) || ea->constant || ea->narrow || ea->seg_base != 0 ||
         ea->base >= 16 || ea->index != INSN_NO_REG || ea->disp < -FAR_DISP || ea->disp > FAR_DISP)
-        return false;
+        return alone(t);
     struct group *g = group_of(t, ea->base);
     if (g == NULL)
-        return begin(t, ea, size, write);
+        return begin(t, ea, size, write) || alone(t);
     if (ea->disp >= g->lo && ea->disp + (int32_t)size <= g->hi && (g->write || !write)) {
-        emit_rg(&t->e, 0x8b, true, T0, addend_off(t, g));
+        if (t->in_t0 != g)
+            emit_rg(&t->e, 0x8b, true, T0, addend_off(t, g));
+        t->in_t0 = g;
         return true;
     }
     if (g->base == R_SP)
         g->open = false; /* its check may make another page the stack's */
-    return false;
+    return alone(t);
 }
 
 /* RSP was moved by the instruction being emitted. */
@@ -251,6 +263,7 @@ void bt_groups_end(struct translation *t)
 {
     for (unsigned k = 0; k <= BT_GROUPS; k++)
         t->group[k].open = false;
+    t->in_t0 = NULL;
 }
 
 void bt_groups_after(struct translation *t, uint32_t first_site)
@@ -265,6 +278,8 @@ void bt_groups_after(struct translation *t, uint32_t first_site)
             bt_group_moved(t, g->base, n);
         else if (g->open && may_write(in, g->base))
             g->open = false;
+        if (t->in_t0 == g && !g->open)
+            t->in_t0 = NULL;
         if (g->lo < -FAR_DISP || g->hi > FAR_DISP)
             g->open = false;
         some |= g->open;

@@ -201,6 +201,7 @@ bool bt_mem_check(struct translation *t, const struct ea *ea, unsigned size, enu
     t->bt->cache.sites[site].aligned = aligned;
     if (!aligned && bt_group_check(t, ea, size, access == MMU_WRITE))
         return true;
+    t->in_t0 = NULL;
     bt_flags_release(t);
     if (ea->constant)
         return check_constant(t, ea, size, access, aligned, site);
@@ -222,6 +223,7 @@ struct host_mem bt_mem_operand(struct translation *t, const struct ea *ea, bool 
         return (struct host_mem){ T0, (uint8_t)host_of(ea->base), 0, ea->disp };
     if (ea->constant && (int64_t)ea->value == (int32_t)ea->value)
         return (struct host_mem){ T0, H_NONE, 0, (int32_t)ea->value };
+    t->in_t0 = NULL;
     bt_ea_emit(t, ea, T1);
     if (!t1_free)
         return (struct host_mem){ T0, T1, 0, 0 };

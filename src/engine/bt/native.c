@@ -398,6 +398,7 @@ static bool emit_with_memory(struct translation *t, const struct insn *in, struc
     if (!bt_mem_check(t, &ea, m->size, m->access & OPND_W ? MMU_WRITE : MMU_READ, aligned, site))
         return false;
     struct host_mem mem = bt_mem_operand(t, &ea, t1_busy);
+    t->keeps_t0 = true;
     load_temps(e, p);
     flags_before(t, in);
     emit_insn(e, in, p, mem);
@@ -419,6 +420,7 @@ static bool emit_planned(struct translation *t, const struct insn *in)
     if (p.high_byte &&
         (p.rex_needed || p.temps || (in->flags & INSN_W) || p.reg_host >= 8 || p.rm_host >= 8))
         return false;
+    t->keeps_t0 = !(p.temps & 1);
     load_temps(&t->e, &p);
     flags_before(t, in);
     emit_insn(&t->e, in, &p, (struct host_mem){ 0 });
@@ -456,6 +458,7 @@ static bool emit_lea_insn(struct translation *t, const struct insn *in)
             index = T1;
             emit_rg(e, 0x8b, true, T1, gpr_off(ea.index));
         }
+        t->keeps_t0 = !spilled;
         emit_lea(e, wide && !ea.narrow, to,
                  (struct host_mem){ (uint8_t)base, (uint8_t)index, ea.scale, ea.disp });
     }

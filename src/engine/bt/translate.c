@@ -221,6 +221,7 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
     t->fp_known = false;
     t->cold_count = 0;
     t->next_group = 0;
+    t->in_t0 = NULL;
     bt_groups_end(t);
     t->page = NULL;
     t->bt = bt;
@@ -254,7 +255,10 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
     emit_entry(t);
     for (t->i = 0; t->i < t->count; t->i++) {
         uint32_t site = c->site_count;
+        t->keeps_t0 = false;
         emit_one(t);
+        if (!t->keeps_t0)
+            t->in_t0 = NULL;
         bt_groups_after(t, site);
     }
     const struct insn *last = &t->insn[t->count - 1];

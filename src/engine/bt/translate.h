@@ -81,6 +81,8 @@ struct translation {
     bool fp_known; /* vector registers are loaded here */
     struct group group[BT_GROUPS + 1]; /* the last one is the stack's */
     unsigned next_group;
+    const struct group *in_t0; /* whose addend T0 is, NULL: nobody's */
+    bool keeps_t0;             /* the instruction being emitted leaves it alone */
     unsigned cold_count;
     struct cold cold[BT_COLD_MAX];
     const uint8_t *page; /* copy of the guest page of pc; NULL: split */
