@@ -16,6 +16,8 @@ enum long_only {
     OPT_BT_CACHE,
     OPT_BT_DUMP,
     OPT_PERF_MAP,
+    OPT_CDROM,
+    OPT_RNG,
     OPT_LATER, /* part of the contract, not built yet */
 };
 
@@ -38,7 +40,8 @@ static const struct option long_options[] = {
     {"verbose", no_argument, NULL, 'v'},
     {"help", no_argument, NULL, 'h'},
     {"disk", required_argument, NULL, 'd'},
-    {"cdrom", required_argument, NULL, OPT_LATER},
+    {"cdrom", required_argument, NULL, OPT_CDROM},
+    {"rng", no_argument, NULL, OPT_RNG},
     {"firmware", required_argument, NULL, OPT_LATER},
     {"screenshot", required_argument, NULL, OPT_LATER},
     {"api", required_argument, NULL, OPT_LATER},
@@ -133,21 +136,6 @@ static int parse_display(const char *text, struct err *e)
     return err_set(e, -EINVAL, "--display: '%s' is not none, vnc, web or window", text);
 }
 
-static int parse_net(const char *text, struct err *e)
-{
-    static const char *const later[] = {"user", "tap"};
-    if (strcmp(text, "none") == 0) {
-        return 0;
-    }
-    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
-        size_t len = strlen(later[i]);
-        if (strncmp(text, later[i], len) == 0 && strchr("=,", text[len]) != NULL) {
-            return err_set(e, -ENOTSUP, "--net %s is not built yet", later[i]);
-        }
-    }
-    return err_set(e, -EINVAL, "--net: '%s' is not user, tap or none", text);
-}
-
 static int parse_engine(const char *text, struct err *e)
 {
     static const char *const known[] = {"auto", "bt", "kvm", "interp"};
@@ -209,7 +197,14 @@ static int parse_one(struct run_options *o, int option, const char *name, char *
         o->config.append = arg;
         return 0;
     case 'n':
-        return parse_net(arg, e);
+        return options_net(o, arg, e);
+    case 'd':
+        return options_disk(o, arg, false, e);
+    case OPT_CDROM:
+        return options_disk(o, arg, true, e);
+    case OPT_RNG:
+        o->config.rng = true;
+        return 0;
     case OPT_DISPLAY:
         return parse_display(arg, e);
     case OPT_SERIAL:
@@ -245,6 +240,8 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
     unsigned serials = 0;
     memset(o, 0, sizeof *o);
     sosia_config_init(&o->config);
+    o->config.disks = o->disk;
+    o->config.nets = o->net;
     o->stdio_port = 0;
     opterr = 0;
     optind = 0; /* glibc: scan this argv from its start */
@@ -264,7 +261,7 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
         if (option == ':') {
             return err_set(e, -EINVAL, "option %s needs an argument", argv[optind - 1]);
         }
-        int r = parse_one(o, option, index >= 0 ? long_options[index].name : "disk", optarg,
+        int r = parse_one(o, option, index >= 0 ? long_options[index].name : "", optarg,
                           &serials, e);
         if (r < 0) {
             return r;

@@ -30,6 +30,13 @@ int machine_config_check(const struct machine_config *c, struct err *e)
     if (c->kernel == NULL) {
         return err_set(e, -EINVAL, "nothing to boot: give a kernel");
     }
+    if (c->disk_count > MACHINE_DISKS_MAX) {
+        return err_set(e, -EINVAL, "%u disks: %u are possible", c->disk_count, MACHINE_DISKS_MAX);
+    }
+    if (c->nic_count > MACHINE_NICS_MAX) {
+        return err_set(e, -EINVAL, "%u network cards: %u are possible", c->nic_count,
+                       MACHINE_NICS_MAX);
+    }
     for (unsigned i = 0; i < MACHINE_SERIAL_PORTS; i++) {
         enum serial_kind kind = c->serial[i].kind;
         if ((kind == SERIAL_FILE || kind == SERIAL_UNIX) && c->serial[i].path == NULL) {

@@ -363,6 +363,15 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
         return r;
     }
 
+    /* Disk images, and what is in the PCI slots from 3 up */
+    r = disks_open(&p->disks, c, m->loop, e);
+    if (r == 0) {
+        r = cards_init(&p->cards, m, i440fx_pci(&p->host), c, &p->disks, e);
+    }
+    if (r < 0) {
+        return r;
+    }
+
     /* For firmware and test kernels */
     const struct char_backend debug = { .write = debug_written, .ctx = p };
     fw_cfg_init(&p->fw_cfg, b);  /* 0x510 */
@@ -401,6 +410,8 @@ void pc_fini(struct pc *p)
         }
         serial_fini(&p->serial[i]);
     }
+    cards_fini(&p->cards);
+    disks_close(&p->disks);
     i8042_fini(&p->kbc);
     port92_fini(&p->port92);
     port61_fini(&p->port61);

@@ -24,7 +24,9 @@
 #include "dev/pc/port92.h"
 #include "dev/pc/test_dev.h"
 #include "dev/pc/uart16550.h"
+#include "machine/cards.h"
 #include "machine/config.h"
+#include "machine/disks.h"
 #include "machine/serial.h"
 
 struct machine;
@@ -48,6 +50,8 @@ struct pc {
     struct piix3 isa_bridge;
     struct piix4_pm pm_function;
     struct acpi_pm pm;
+    struct disks disks;
+    struct cards cards; /* in the PCI slots */
     /* Time */
     struct pit pit;
     struct rtc rtc;
