@@ -116,6 +116,7 @@ struct sosia_net {
 
 #define SOSIA_DISKS_MAX 16
 #define SOSIA_NETS_MAX 8
+#define SOSIA_FLOPPIES 2
 
 /* Why a VM came to its end. */
 enum sosia_reason {
@@ -143,7 +144,11 @@ struct sosia_config {
     const char *cpu_model; /* "x86-64-v3", "host,-avx2"; NULL: the largest of v1..v3 there is */
     unsigned cpus;         /* 1 */
     uint64_t memory_bytes; /* 512 MiB; a multiple of 1 MiB */
-    const char *kernel;    /* file: Linux bzImage, ELF with PVH entry, multiboot; required */
+    const char *kernel;    /* file: Linux bzImage, ELF with PVH entry, multiboot; NULL: firmware */
+    /* "bios", "uefi", or a file. NULL: the kernel starts without, and without a kernel "bios". */
+    const char *firmware;
+    const char *uefi_vars; /* file of UEFI's variables, made when missing; NULL: they are lost */
+    const char *floppy[SOSIA_FLOPPIES]; /* images of drives A and B; or NULL */
     const char *initrd;    /* file; multiboot: "FILE ARGUMENTS,FILE ARGUMENTS..." ; or NULL */
     const char *append;    /* kernel command line; or NULL */
     struct sosia_serial serial[SOSIA_SERIAL_PORTS]; /* the first: CALLBACK, the others NONE */

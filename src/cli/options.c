@@ -18,6 +18,9 @@ enum long_only {
     OPT_PERF_MAP,
     OPT_CDROM,
     OPT_RNG,
+    OPT_FLOPPY,
+    OPT_FIRMWARE,
+    OPT_UEFI_VARS,
     OPT_LATER, /* part of the contract, not built yet */
 };
 
@@ -42,7 +45,9 @@ static const struct option long_options[] = {
     {"disk", required_argument, NULL, 'd'},
     {"cdrom", required_argument, NULL, OPT_CDROM},
     {"rng", no_argument, NULL, OPT_RNG},
-    {"firmware", required_argument, NULL, OPT_LATER},
+    {"floppy", required_argument, NULL, OPT_FLOPPY},
+    {"firmware", required_argument, NULL, OPT_FIRMWARE},
+    {"uefi-vars", required_argument, NULL, OPT_UEFI_VARS},
     {"screenshot", required_argument, NULL, OPT_LATER},
     {"api", required_argument, NULL, OPT_LATER},
     {"name", required_argument, NULL, OPT_LATER},
@@ -136,6 +141,17 @@ static int parse_display(const char *text, struct err *e)
     return err_set(e, -EINVAL, "--display: '%s' is not none, vnc, web or window", text);
 }
 
+static int parse_floppy(struct run_options *o, const char *text, struct err *e)
+{
+    for (unsigned i = 0; i < SOSIA_FLOPPIES; i++) {
+        if (o->config.floppy[i] == NULL) {
+            o->config.floppy[i] = text;
+            return 0;
+        }
+    }
+    return err_set(e, -E2BIG, "--floppy: there are only %d drives", SOSIA_FLOPPIES);
+}
+
 static int parse_engine(const char *text, struct err *e)
 {
     static const char *const known[] = {"auto", "bt", "kvm", "interp"};
@@ -195,6 +211,14 @@ static int parse_one(struct run_options *o, int option, const char *name, char *
         return 0;
     case 'a':
         o->config.append = arg;
+        return 0;
+    case OPT_FLOPPY:
+        return parse_floppy(o, arg, e);
+    case OPT_FIRMWARE:
+        o->config.firmware = arg;
+        return 0;
+    case OPT_UEFI_VARS:
+        o->config.uefi_vars = arg;
         return 0;
     case 'n':
         return options_net(o, arg, e);
@@ -270,15 +294,15 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
     if (o->help) {
         return 0;
     }
-    if (optind < argc && o->config.kernel == NULL) {
-        o->config.kernel = argv[optind++];
+    while (optind < argc) {
+        int r = options_image(o, argv[optind++], e);
+        if (r < 0) {
+            return r;
+        }
     }
-    if (optind < argc) {
-        return err_set(e, -EINVAL, "'%s': only one kernel can be booted; disks are not built yet",
-                       argv[optind]);
-    }
-    if (o->config.kernel == NULL) {
-        return err_set(e, -EINVAL, "nothing to boot: give a kernel with -k (see sosia help)");
+    if (o->config.kernel == NULL && o->config.firmware == NULL && o->config.disk_count == 0 &&
+        o->config.floppy[0] == NULL) {
+        return err_set(e, -EINVAL, "nothing to boot: give a kernel or a disk (see sosia help)");
     }
     return 0;
 }

@@ -27,6 +27,9 @@ MUST_CHECK int options_parse(struct run_options *o, int argc, char **argv, struc
 MUST_CHECK int options_disk(struct run_options *o, char *text, bool cdrom, struct err *e);
 MUST_CHECK int options_net(struct run_options *o, char *text, struct err *e);
 
+/* options_image.c: IMAGE, which may be a kernel, a disk or a CD-ROM. */
+MUST_CHECK int options_image(struct run_options *o, char *path, struct err *e);
+
 /* "512M", "4G", "1048576K"; a plain number counts MiB. */
 MUST_CHECK int options_size(const char *text, uint64_t *bytes, struct err *e);
 

@@ -27,8 +27,8 @@ int machine_config_check(const struct machine_config *c, struct err *e)
         return err_set(e, -EINVAL, "exit port %#x: 0 to 0xfffc are possible",
                        (unsigned)c->exit_port);
     }
-    if (c->kernel == NULL) {
-        return err_set(e, -EINVAL, "nothing to boot: give a kernel");
+    if (c->kernel == NULL && c->initrd != NULL) {
+        return err_set(e, -EINVAL, "an initrd goes with a kernel, and there is none");
     }
     if (c->disk_count > MACHINE_DISKS_MAX) {
         return err_set(e, -EINVAL, "%u disks: %u are possible", c->disk_count, MACHINE_DISKS_MAX);

@@ -14,6 +14,7 @@
 
 #define MACHINE_SERIAL_PORTS 4u
 #define MACHINE_MAX_CPUS 255u
+#define MACHINE_FLOPPIES 2u
 #define MACHINE_MIN_MEMORY (1ull << 20)
 
 enum serial_kind {
@@ -78,7 +79,10 @@ struct machine_config {
     const char *cpu_model; /* NULL: the default */
     unsigned cpus;
     uint64_t memory_bytes;
-    const char *kernel;
+    const char *kernel;    /* NULL: firmware boots */
+    const char *firmware;  /* "bios", "uefi" or a file; NULL: none with a kernel, else bios */
+    const char *uefi_vars; /* NULL: lost in the end */
+    const char *floppy[MACHINE_FLOPPIES];
     const char *initrd;
     const char *append;
     struct serial_config serial[MACHINE_SERIAL_PORTS];

@@ -11,9 +11,11 @@
 
 #include "base/alloc.h"
 #include "base/bits.h"
+#include "base/log.h"
 #include "boot/e820.h"
 #include "cpu/model.h"
 #include "dev/pc/msi.h"
+#include "machine/firmware.h"
 #include "machine/machine.h"
 
 /* -- A processor's pins --------------------------------------------------------------------------
@@ -116,6 +118,13 @@ static void pm_moved(void *ctx, uint16_t base, bool on)
 {
     struct pc *p = ctx;
     acpi_pm_set_base(&p->pm, base, on);
+    if (on && base != p->pm_base) {
+        p->pm_base = base;
+        struct err e = { 0 };
+        if (p->has_firmware && firmware_tables(p, &e) < 0) {
+            log_err("%s", e.msg);
+        }
+    }
 }
 
 static void apm_smi(void *ctx, bool on)
@@ -286,6 +295,7 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
 {
     struct bus *b = m->bus;
     p->machine = m;
+    p->pm_base = PIIX4_PM_BASE;
     for (unsigned i = 0; i < MACHINE_SERIAL_PORTS; i++) {
         p->serial[i].fd = p->serial[i].far_fd = p->serial[i].listen_fd = -1;
     }
@@ -388,7 +398,12 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
         test_dev_init(&p->test_dev, b, line); /* 0xe0 0x2000 0xff000000 */
     }
     fill_cmos(p);
-    return fill_fw_cfg(p, e);
+    r = fill_fw_cfg(p, e);
+    if (r == 0 && c->kernel == NULL) {
+        r = firmware_init(p, c, e);
+        p->has_firmware = r == 0;
+    }
+    return r;
 }
 
 void pc_fini(struct pc *p)
@@ -446,9 +461,9 @@ bool pc_press_power(struct pc *p) { return acpi_pm_press_power_button(&p->pm); }
 void pc_describe(const struct pc *p, struct boot_machine *b)
 {
     b->ioapic_id = 0;
-    b->pm_base = PIIX4_PM_BASE;
+    b->pm_base = p->pm_base;
     b->pm_timer_32bit = true;
-    b->gpe0_base = PIIX4_PM_BASE + 0xc;
+    b->gpe0_base = p->pm_base + 0xc;
     b->gpe0_len = 2 * ACPI_PM_GPES / 8;
     b->sci_irq = PC_SCI_IRQ;
     b->s5_type = ACPI_PM_SLP_TYP_S5;

@@ -68,6 +68,8 @@ struct pc {
     struct debugcon debugcon[2];
     struct exit_port exit_port;
     struct test_dev test_dev;
+    bool has_firmware;  /* the processors start at the reset vector */
+    uint16_t pm_base;   /* where the ACPI registers are */
     bool has_exit_port; /* and the test device: a machine for test kernels */
 };
 
