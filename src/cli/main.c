@@ -22,7 +22,7 @@ void run_help(void)
 {
     fputs(
         "usage: sosia run [options] [IMAGE]\n"
-        "IMAGE: a kernel (Linux bzImage, ELF with a PVH entry, multiboot), a disk or a CD-ROM image,\n"
+        "IMAGE: a kernel (Linux bzImage, ELF with a PVH entry, multiboot), a disk or a CD-ROM,\n"
         "recognised by content\n"
         "  -e, --engine auto|bt|kvm|interp  how the processors run (auto)\n"
         "  -m, --memory SIZE                512M; K M G T, a plain number counts MiB\n"

@@ -15,6 +15,7 @@
 #include "boot/e820.h"
 #include "cpu/model.h"
 #include "dev/pc/msi.h"
+#include "machine/drives.h"
 #include "machine/firmware.h"
 #include "machine/machine.h"
 
@@ -291,6 +292,23 @@ static int init_serial(struct pc *p, const struct machine_config *c, struct err 
     return 0;
 }
 
+/* Slot 1 function 1. A kernel booted directly looks for it in vain when it has no drive. */
+static int init_ide(struct pc *p, const struct machine_config *c, struct err *e)
+{
+    struct ide_drive_config drives[IDE_CHANNELS][IDE_DRIVES];
+    int r = drives_assign_ide(drives, &p->disks, e);
+    for (unsigned n = 0; n < IDE_CHANNELS * IDE_DRIVES && r == 0; n++) {
+        p->has_ide |= drives[n / IDE_DRIVES][n % IDE_DRIVES].kind != IDE_NONE;
+    }
+    p->has_ide |= c->kernel == NULL;
+    if (r == 0 && p->has_ide) {
+        const struct irq irq[IDE_CHANNELS] = { isa(p, 14, 0), isa(p, 15, 0) };
+        ide_init(&p->ide, p->machine->bus, i440fx_pci(&p->host), irq, drives);
+    }
+    p->has_ide &= r == 0;
+    return r;
+}
+
 int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, struct err *e)
 {
     struct bus *b = m->bus;
@@ -376,6 +394,9 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
     /* Disk images, and what is in the PCI slots from 3 up */
     r = disks_open(&p->disks, c, m->loop, e);
     if (r == 0) {
+        r = init_ide(p, c, e); /* 0x1f0 0x170 */
+    }
+    if (r == 0) {
         r = cards_init(&p->cards, m, i440fx_pci(&p->host), c, &p->disks, e);
     }
     if (r < 0) {
@@ -426,6 +447,9 @@ void pc_fini(struct pc *p)
         serial_fini(&p->serial[i]);
     }
     cards_fini(&p->cards);
+    if (p->has_ide) {
+        ide_fini(&p->ide);
+    }
     disks_close(&p->disks);
     i8042_fini(&p->kbc);
     port92_fini(&p->port92);
@@ -452,6 +476,9 @@ void pc_firmware_setup(struct pc *p)
 {
     i440fx_open_shadow(&p->host);
     piix3_firmware_setup(&p->isa_bridge, &p->pm_function);
+    if (p->has_ide) {
+        ide_firmware_setup(&p->ide);
+    }
     p->pic.chip[1].elcr = 1u << (PC_SCI_IRQ - 8) | 1u << (10 - 8) | 1u << (11 - 8);
     lapic_set_virtual_wire(&p->lapics[0]);
 }

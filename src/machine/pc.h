@@ -15,6 +15,7 @@
 #include "dev/pc/i8042.h"
 #include "dev/pc/i8254.h"
 #include "dev/pc/i8259.h"
+#include "dev/pc/ide.h"
 #include "dev/pc/ioapic.h"
 #include "dev/pc/irq_or.h"
 #include "dev/pc/lapic.h"
@@ -51,6 +52,8 @@ struct pc {
     struct piix4_pm pm_function;
     struct acpi_pm pm;
     struct disks disks;
+    struct ide ide;
+    bool has_ide;
     struct cards cards; /* in the PCI slots */
     /* Time */
     struct pit pit;
