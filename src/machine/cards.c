@@ -59,16 +59,24 @@ static int add_nic(struct cards *k, struct pci_bus *p, unsigned i, const struct 
         return err_prefix(e, r, "network card %u", i);
     }
     k->nic[k->nic_count++] = n;
-    struct virtio_net_config v = { .net = n->net,
-                                   .mac = { 0x52, 0x54, 0x00, 0x12, 0x34, (uint8_t)(0x56 + i) },
-                                   .pairs = c->queues != 0 ? c->queues : 1,
-                                   .virtio = options(k, c->packed) };
+    uint8_t mac[NET_MAC_BYTES] = { 0x52, 0x54, 0x00, 0x12, 0x34, (uint8_t)(0x56 + i) };
     if (c->has_mac) {
-        memcpy(v.mac, c->mac, sizeof v.mac);
+        memcpy(mac, c->mac, sizeof mac);
     }
     char name[24];
+    if (c->model == NIC_E1000) {
+        snprintf(name, sizeof name, "e1000.%u", i);
+        n->e1000 = xzalloc(sizeof *n->e1000);
+        e1000_init(n->e1000, name, p, m->bus, devfn, n->net, mac);
+        return 0;
+    }
+    struct virtio_net_config v = { .net = n->net,
+                                   .pairs = c->queues != 0 ? c->queues : 1,
+                                   .virtio = options(k, c->packed) };
+    memcpy(v.mac, mac, sizeof v.mac);
     snprintf(name, sizeof name, "virtio-net.%u", i);
-    virtio_net_init(&n->virtio, name, p, m->bus, devfn, &v);
+    n->virtio = xzalloc(sizeof *n->virtio);
+    virtio_net_init(n->virtio, name, p, m->bus, devfn, &v);
     return 0;
 }
 
@@ -131,6 +139,20 @@ int cards_init(struct cards *k, struct machine *m, struct pci_bus *p,
     return r == 0 ? add_others(k, p, c, e) : r;
 }
 
+static void free_nic(struct nic *n)
+{
+    if (n->virtio != NULL) {
+        virtio_net_fini(n->virtio);
+        free(n->virtio);
+    }
+    if (n->e1000 != NULL) {
+        e1000_fini(n->e1000);
+        free(n->e1000);
+    }
+    net_free(n->net);
+    free(n);
+}
+
 void cards_fini(struct cards *k)
 {
     if (k->rng != NULL) {
@@ -142,8 +164,6 @@ void cards_fini(struct cards *k)
         free(k->blk[i]);
     }
     for (unsigned i = 0; i < k->nic_count; i++) {
-        virtio_net_fini(&k->nic[i]->virtio);
-        net_free(k->nic[i]->net);
-        free(k->nic[i]);
+        free_nic(k->nic[i]);
     }
 }

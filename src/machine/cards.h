@@ -6,6 +6,7 @@
 #ifndef SOSIA_MACHINE_CARDS_H
 #define SOSIA_MACHINE_CARDS_H
 
+#include "dev/pc/e1000.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
@@ -18,7 +19,8 @@ struct machine;
 
 struct nic {
     struct net *net; /* owned */
-    struct virtio_net virtio;
+    struct virtio_net *virtio; /* owned; this, */
+    struct e1000 *e1000;       /* owned; or that */
 };
 
 struct cards {
