@@ -61,7 +61,7 @@ $(GEN)/cpu/.stamp: tools/geninsn src/cpu/insns.txt
 	@mkdir -p $(GEN)/cpu
 	$(PYTHON) tools/geninsn src/cpu/insns.txt $(GEN)/cpu
 	@touch $@
-$(GEN)/cpu/insn_tables.c $(GEN)/cpu/insn_ops.h: $(GEN)/cpu/.stamp
+$(GEN)/cpu/insn_tables.c $(GEN)/cpu/insn_ops.h: $(GEN)/cpu/.stamp ;
 $(GEN_OBJS): $(GEN_SRCS)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
