@@ -104,6 +104,24 @@ static int add_blk(struct cards *k, struct pci_bus *p, unsigned i, const struct 
     return 0;
 }
 
+static int add_scsi(struct cards *k, struct pci_bus *p, const struct disk *d, struct err *e)
+{
+    struct machine *m = k->machine;
+    uint8_t devfn = 0;
+    if (k->scsi == NULL) {
+        int r = next_slot(k, &devfn, e);
+        if (r < 0) {
+            return r;
+        }
+        const struct virtio_options o = options(k, d->packed);
+        unsigned queues = m->cpu_count < BLK_QUEUES_MAX ? m->cpu_count : BLK_QUEUES_MAX;
+        k->scsi = xzalloc(sizeof *k->scsi);
+        virtio_scsi_init(k->scsi, p, m->bus, devfn, queues, &o);
+    }
+    virtio_scsi_add(k->scsi, d->queue, d->cdrom, d->readonly, d->serial);
+    return 0;
+}
+
 /* -- All --------------------------------------------------------------------------------------- */
 static int add_others(struct cards *k, struct pci_bus *p, const struct machine_config *c,
                       struct err *e)
@@ -134,6 +152,8 @@ int cards_init(struct cards *k, struct machine *m, struct pci_bus *p,
     for (unsigned i = 0; i < d->count && r == 0; i++) {
         if (d->disk[i].bus == DISK_VIRTIO) {
             r = add_blk(k, p, i, &d->disk[i], e);
+        } else if (d->disk[i].bus == DISK_SCSI) {
+            r = add_scsi(k, p, &d->disk[i], e);
         }
     }
     return r == 0 ? add_others(k, p, c, e) : r;
@@ -158,6 +178,10 @@ void cards_fini(struct cards *k)
     if (k->rng != NULL) {
         virtio_rng_fini(k->rng);
         free(k->rng);
+    }
+    if (k->scsi != NULL) {
+        virtio_scsi_fini(k->scsi);
+        free(k->scsi);
     }
     for (unsigned i = 0; i < k->blk_count; i++) {
         virtio_blk_fini(k->blk[i]);

@@ -10,6 +10,7 @@
 #include "dev/virtio/blk.h"
 #include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
+#include "dev/virtio/scsi.h"
 #include "machine/disks.h"
 
 #define CARDS_FIRST_SLOT 3u
@@ -30,7 +31,8 @@ struct cards {
     unsigned nic_count;
     struct virtio_blk *blk[MACHINE_DISKS_MAX]; /* owned */
     unsigned blk_count;
-    struct virtio_rng *rng; /* owned */
+    struct virtio_scsi *scsi; /* owned; NULL: nothing is on it */
+    struct virtio_rng *rng;   /* owned */
 };
 
 MUST_CHECK int cards_init(struct cards *k, struct machine *m, struct pci_bus *p,
