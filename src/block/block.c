@@ -22,7 +22,7 @@ struct block_chain {
 };
 
 const struct block_class *const block_classes[] = {
-    &block_qcow2, &block_vmdk, &block_vdi, &block_vhd, &block_raw, NULL,
+    &block_qcow2, &block_vmdk, &block_vdi, &block_vhd, &block_vhdx, &block_raw, NULL,
 };
 
 const struct block_class *block_class_named(const char *name)
