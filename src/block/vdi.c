@@ -215,6 +215,10 @@ static int parse(struct block *b, struct vdi *v, const uint8_t *h, struct err *e
         v->data < v->map + v->blocks * 4ull) {
         return bad(b, e, "offsets of map and data");
     }
+    uint64_t file_size;
+    if (hostfile_size(b->file, &file_size) < 0 || v->map + v->blocks * 4ull > file_size) {
+        return bad(b, e, "the file is shorter than its block map");
+    }
     v->g.unit = unit;
     v->g.size = size;
     atomic_store(&b->size, size);

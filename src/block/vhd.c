@@ -318,6 +318,10 @@ static int load_dynamic(struct block *b, struct vhd *v, uint8_t *d, struct err *
     if (v->table < SECTOR || v->table % SECTOR != 0 || v->table > INT64_MAX / 2) {
         return bad(b, e, "place of the block table");
     }
+    uint64_t file_size;
+    if (hostfile_size(b->file, &file_size) < 0 || v->table + v->entries * 4ull > file_size) {
+        return bad(b, e, "the file is shorter than its block table");
+    }
     if (v->g.size > v->entries * v->g.unit) {
         return bad(b, e, "block table is too small for the disk");
     }

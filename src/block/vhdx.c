@@ -233,6 +233,10 @@ static int load_metadata(struct vhdx *v, struct err *e)
     v->ratio = ((uint64_t)sector_size << 23) / v->g.unit;
     uint64_t blocks = (v->g.size + v->g.unit - 1) / v->g.unit;
     uint64_t entries = blocks + (blocks != 0 ? (blocks - 1) / v->ratio : 0);
+    uint64_t file_size;
+    if (hostfile_size(v->g.file, &file_size) < 0 || v->bat + entries * 8 > file_size) {
+        return bad(v, e, "the file is shorter than its block allocation table");
+    }
     if (entries * 8 > v->bat_len) {
         return bad(v, e, "block allocation table is too small for the disk");
     }

@@ -33,7 +33,7 @@ static void put_header(uint8_t *h, uint64_t sectors, bool stream, uint64_t descr
     store_le32(h + H_VERSION, stream ? 3 : 1);
     store_le32(h + H_FLAGS, stream ? VMDK_NEWLINES | VMDK_COMPRESSED | VMDK_MARKERS
                                    : VMDK_NEWLINES | VMDK_REDUNDANT);
-    store_le64(h + H_CAPACITY, align_up(sectors, VMDK_GRAIN));
+    store_le64(h + H_CAPACITY, sectors);
     store_le64(h + H_GRAIN, VMDK_GRAIN);
     store_le64(h + H_DESCRIPTOR, descriptor_sectors != 0 ? 1 : 0);
     store_le64(h + H_DESCRIPTOR_SIZE, descriptor_sectors);

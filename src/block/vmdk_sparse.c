@@ -243,6 +243,10 @@ int vmdk_sparse_open(struct vmdk *v, struct vmdk_extent *x, struct err *e)
             err_set(e, r, "%s: %s", v->block->path, strerror(-r));
         }
     }
+    uint64_t tables = r == 0 ? x->size / x->g.unit / x->gtes : 0; /* less a partial one */
+    if (r == 0 && x->gd * VMDK_SECTOR + tables * 4 > x->g.end) {
+        r = bad(v, e, "the file is shorter than its grain directory");
+    }
     if (r < 0) {
         return r;
     }
