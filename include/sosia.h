@@ -64,6 +64,60 @@ struct sosia_serial {
     const char *path; /* FILE, UNIX */
 };
 
+/* A disk or a CD. Strings are borrowed for the call of sosia_vm_new. */
+enum sosia_disk_bus {
+    SOSIA_DISK_ANY, /* virtio for a kernel that is booted directly, else what firmware knows */
+    SOSIA_DISK_VIRTIO,
+    SOSIA_DISK_SCSI, /* virtio-scsi */
+    SOSIA_DISK_IDE,
+    SOSIA_DISK_AHCI,
+    SOSIA_DISK_NVME,
+};
+
+struct sosia_disk {
+    const char *path;
+    const char *format; /* "raw", "qcow2"...; NULL: by content */
+    const char *serial; /* what the guest sees as serial number; NULL: one is made up */
+    enum sosia_disk_bus bus;
+    bool readonly;
+    bool ephemeral; /* writes are dropped at the end */
+    bool cdrom;
+    bool packed; /* virtio: offer packed rings */
+};
+
+/* A port of the host that is forwarded to one of the guest. */
+struct sosia_forward {
+    bool udp;
+    uint32_t host_addr; /* IPv4, host byte order: 0x7f000001 is 127.0.0.1, 0 any */
+    uint16_t host_port;
+    uint16_t guest_port;
+};
+
+enum sosia_net_kind {
+    SOSIA_NET_USER,  /* NAT inside of this process */
+    SOSIA_NET_TAP,   /* an interface of the host */
+    SOSIA_NET_PASST, /* passt */
+};
+enum sosia_net_model { SOSIA_NET_VIRTIO, SOSIA_NET_E1000 };
+
+struct sosia_net {
+    enum sosia_net_kind kind;
+    enum sosia_net_model model;
+    const char *interface; /* TAP: its name, NULL: a new one; PASST: its socket, NULL: start one */
+    const char *hostname;  /* USER: told to the guest by DHCP; or NULL */
+    bool restricted;       /* USER: nothing but DHCP, DNS and forwards */
+    const struct sosia_forward *forwards; /* USER, PASST */
+    unsigned forward_count;
+    bool has_mac;
+    uint8_t mac[6];  /* if has_mac; else one is made up */
+    unsigned queues; /* pairs of queues, VIRTIO; 0: one */
+    bool packed;     /* VIRTIO: offer packed rings */
+};
+
+#define SOSIA_DISKS_MAX 16
+#define SOSIA_NETS_MAX 8
+#define SOSIA_FLOPPIES 2
+
 /* Why a VM came to its end. */
 enum sosia_reason {
     SOSIA_END_POWER_OFF, /* the guest switched the machine off */
@@ -90,12 +144,21 @@ struct sosia_config {
     const char *cpu_model; /* "x86-64-v3", "host,-avx2"; NULL: the largest of v1..v3 there is */
     unsigned cpus;         /* 1 */
     uint64_t memory_bytes; /* 512 MiB; a multiple of 1 MiB */
-    const char *kernel;    /* file: Linux bzImage, ELF with PVH entry, multiboot; required */
+    const char *kernel;    /* file: Linux bzImage, ELF with PVH entry, multiboot; NULL: firmware */
+    /* "bios", "uefi", or a file. NULL: the kernel starts without, and without a kernel "bios". */
+    const char *firmware;
+    const char *uefi_vars; /* file of UEFI's variables, made when missing; NULL: they are lost */
+    const char *floppy[SOSIA_FLOPPIES]; /* images of drives A and B; or NULL */
     const char *initrd;    /* file; multiboot: "FILE ARGUMENTS,FILE ARGUMENTS..." ; or NULL */
     const char *append;    /* kernel command line; or NULL */
     struct sosia_serial serial[SOSIA_SERIAL_PORTS]; /* the first: CALLBACK, the others NONE */
-    int exit_port;                                  /* I/O port, or SOSIA_EXIT_PORT_NONE */
-    bool no_reboot;                                 /* a guest reset or triple fault ends the VM */
+    const struct sosia_disk *disks;                 /* or NULL */
+    unsigned disk_count;
+    const struct sosia_net *nets; /* or NULL */
+    unsigned net_count;
+    bool rng;      /* a virtio entropy device */
+    int exit_port; /* I/O port, or SOSIA_EXIT_PORT_NONE */
+    bool no_reboot; /* a guest reset or triple fault ends the VM */
     bool virtual_time; /* time is counted in instructions; the same run every time */
     /* For looking into translation (engine bt; the others pass over it). */
     uint64_t code_cache_bytes; /* 0: the engine's default */

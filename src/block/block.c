@@ -22,9 +22,7 @@ struct block_chain {
 };
 
 const struct block_class *const block_classes[] = {
-    &block_qcow2,
-    &block_raw,
-    NULL,
+    &block_qcow2, &block_vmdk, &block_vdi, &block_vhd, &block_vhdx, &block_raw, NULL,
 };
 
 const struct block_class *block_class_named(const char *name)
@@ -43,10 +41,16 @@ static bool is_nbd(const char *path)
            strncmp(path, "nbd+unix:", 9) == 0 || strncmp(path, "nbds+unix:", 10) == 0;
 }
 
-static const struct block_class *probe_file(struct hostfile *f, int *error)
+bool block_name_ends(const char *path, const char *ending)
+{
+    size_t len = strlen(path), end = strlen(ending);
+    return len >= end && strcasecmp(path + len - end, ending) == 0;
+}
+
+static const struct block_class *probe_file(struct hostfile *f, const char *path, int *error)
 {
     uint8_t head[BLOCK_PROBE_BYTES], tail[512] = { 0 };
-    struct block_probe p = { .head = head, .tail = tail };
+    struct block_probe p = { .head = head, .tail = tail, .path = path };
     int r = hostfile_size(f, &p.size);
     if (r == 0) {
         r = hostfile_read(f, 0, head, sizeof head);
@@ -74,7 +78,7 @@ static int find_class(struct block *b, const char *format, struct err *e)
         return 0;
     }
     b->guessed = true;
-    b->class = probe_file(b->file, &r);
+    b->class = probe_file(b->file, b->path, &r);
     return r < 0 ? err_set(e, r, "%s: %s", b->path, strerror(-r)) : 0;
 }
 

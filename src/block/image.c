@@ -66,6 +66,9 @@ int block_create(const struct block_create *wanted, struct err *e)
     if (r == 0 && c.parent != NULL) {
         r = check_parent(&c, e);
     }
+    if (class != &block_raw) { /* these count in sectors, or are read by programs that do */
+        c.size = align_up(c.size, 512);
+    }
     if (r == 0 && c.size > BLOCK_SIZE_MAX) {
         r = err_set(e, -EFBIG, "%s: too large a size", c.path);
     }

@@ -20,6 +20,7 @@ struct block_probe {
     const uint8_t *head; /* as much as there is of the first BLOCK_PROBE_BYTES; zeroes after that */
     const uint8_t *tail; /* the last 512 bytes */
     uint64_t size;       /* of the file */
+    const char *path;    /* "" when a name says nothing */
 };
 #define BLOCK_PROBE_BYTES 4096u
 
@@ -87,6 +88,7 @@ MUST_CHECK int block_read_parent(struct block *b, uint64_t offset, void *buf, si
 /* An image around what is already open, for BLOCK_EPHEMERAL. Takes base over when it works. */
 MUST_CHECK int block_overlay_new(struct block **out, struct block *base, struct err *e);
 
+bool block_name_ends(const char *path, const char *ending);
 bool block_is_zero(const void *buf, size_t len);
 
 /* What is left of [offset, offset + len) up to the next multiple of unit, a power of two. */

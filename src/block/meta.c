@@ -31,6 +31,8 @@ struct meta {
     struct page *newest, *oldest; /* every page, by last use */
     size_t pages;
     size_t dirty;
+    meta_journal_fn *journal; /* NULL: none */
+    void *journal_ctx;
 };
 
 struct meta *meta_new(struct hostfile *file, uint32_t page_size)
@@ -238,10 +240,39 @@ bool meta_is_crowded(struct meta *m)
     return crowded;
 }
 
+void meta_set_journal(struct meta *m, meta_journal_fn *fn, void *ctx)
+{
+    m->journal = fn;
+    m->journal_ctx = ctx;
+}
+
 static int by_offset(const void *a, const void *b)
 {
     const struct page *x = *(struct page *const *)a, *y = *(struct page *const *)b;
     return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+static int write_pages(struct meta *m, struct page *const *list, size_t count)
+{
+    int r = 0;
+    if (m->journal != NULL) {
+        struct meta_page pages[META_JOURNAL_MAX] = { 0 };
+        for (size_t i = 0; i < count; i++) {
+            pages[i] = (struct meta_page){ list[i]->offset, list[i]->bytes };
+        }
+        r = m->journal(m->journal_ctx, pages, count);
+    }
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        r = hostfile_write(m->file, list[i]->offset, list[i]->bytes, m->page_size);
+    }
+    if (r == 0) {
+        r = hostfile_sync(m->file);
+    }
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        list[i]->rank = CLEAN;
+        m->dirty--;
+    }
+    return r;
 }
 
 /* In order of offset: a file that grows by these has no holes that a host file system regrets. */
@@ -258,16 +289,10 @@ static int write_rank(struct meta *m, int rank)
         }
     }
     qsort(list, count, sizeof *list, by_offset);
+    size_t most = m->journal != NULL ? META_JOURNAL_MAX : count;
     int r = 0;
-    for (size_t i = 0; r == 0 && i < count; i++) {
-        r = hostfile_write(m->file, list[i]->offset, list[i]->bytes, m->page_size);
-    }
-    if (r == 0 && count != 0) {
-        r = hostfile_sync(m->file);
-    }
-    for (size_t i = 0; r == 0 && i < count; i++) {
-        list[i]->rank = CLEAN;
-        m->dirty--;
+    for (size_t i = 0; r == 0 && i < count; i += most) {
+        r = write_pages(m, list + i, count - i < most ? count - i : most);
     }
     free(list);
     return r;

@@ -36,6 +36,16 @@ MUST_CHECK int meta_zero(struct meta *m, uint64_t offset, uint64_t len, unsigned
 /* These bytes are no table any more: drop them, written back or not. */
 void meta_forget(struct meta *m, uint64_t offset, uint64_t len);
 
+/* Called before pages are written in place, at most META_JOURNAL_MAX at a time, with what they will
+ * be; has that on the medium when it returns 0. For formats with a log. */
+#define META_JOURNAL_MAX 64u
+struct meta_page {
+    uint64_t offset;
+    const uint8_t *bytes;
+};
+typedef int meta_journal_fn(void *ctx, const struct meta_page *pages, size_t count);
+void meta_set_journal(struct meta *m, meta_journal_fn *fn, void *ctx);
+
 bool meta_is_dirty(struct meta *m);
 /* Enough is waiting to be worth a flush. */
 bool meta_is_crowded(struct meta *m);

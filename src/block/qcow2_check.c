@@ -119,6 +119,10 @@ static int count_l1(struct count *c, uint64_t l1, uint64_t size, bool active)
         return 0;
     }
     refer(c, l1, size * 8);
+    if (c->refs[qcow2_index(q, l1)] > 1) { /* and an image could make us walk it without end */
+        finding(c, false, "L1 table is something else, too", l1);
+        return 0;
+    }
     uint64_t *l2 = try_alloc((size_t)1 << q->l2_bits, 8), entry;
     int r = l2 == NULL ? -ENOMEM : 0;
     for (uint64_t i = 0; r == 0 && i < size; i++) {
@@ -128,6 +132,10 @@ static int count_l1(struct count *c, uint64_t l1, uint64_t size, bool active)
             continue;
         }
         if (refer_cluster(c, table, "L1 entry points nowhere")) {
+            if (c->refs[qcow2_index(q, table)] > q->snapshot_count + 1ull) {
+                finding(c, false, "L2 table is in use twice", table);
+                continue;
+            }
             r = count_l2(c, table, l2, active);
         } else {
             r = drop_entry(c, l1 + i * 8, RANK_L1);

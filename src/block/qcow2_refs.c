@@ -12,7 +12,7 @@
 #include "block/qcow2.h"
 
 /* An image that counts references far past the end of its file wastes our time, not more. */
-#define SCAN_PAST_END (1ull << 26)
+#define SCAN_PAST_END (1ull << 22)
 
 static unsigned block_bits(const struct qcow2 *q)
 {

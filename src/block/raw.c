@@ -42,7 +42,7 @@ static int raw_readv(struct block *b, uint64_t offset, const struct iovec *iov, 
 static bool looks_like_a_format(const uint8_t *head, uint64_t size)
 {
     static const uint8_t no_tail[512];
-    struct block_probe p = { .head = head, .tail = no_tail, .size = size };
+    struct block_probe p = { .head = head, .tail = no_tail, .size = size, .path = "" };
     for (size_t i = 0; block_classes[i] != NULL; i++) {
         if (block_classes[i]->probe != NULL && block_classes[i]->probe(&p)) {
             return true;

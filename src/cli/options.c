@@ -16,6 +16,11 @@ enum long_only {
     OPT_BT_CACHE,
     OPT_BT_DUMP,
     OPT_PERF_MAP,
+    OPT_CDROM,
+    OPT_RNG,
+    OPT_FLOPPY,
+    OPT_FIRMWARE,
+    OPT_UEFI_VARS,
     OPT_LATER, /* part of the contract, not built yet */
 };
 
@@ -38,8 +43,11 @@ static const struct option long_options[] = {
     {"verbose", no_argument, NULL, 'v'},
     {"help", no_argument, NULL, 'h'},
     {"disk", required_argument, NULL, 'd'},
-    {"cdrom", required_argument, NULL, OPT_LATER},
-    {"firmware", required_argument, NULL, OPT_LATER},
+    {"cdrom", required_argument, NULL, OPT_CDROM},
+    {"rng", no_argument, NULL, OPT_RNG},
+    {"floppy", required_argument, NULL, OPT_FLOPPY},
+    {"firmware", required_argument, NULL, OPT_FIRMWARE},
+    {"uefi-vars", required_argument, NULL, OPT_UEFI_VARS},
     {"screenshot", required_argument, NULL, OPT_LATER},
     {"api", required_argument, NULL, OPT_LATER},
     {"name", required_argument, NULL, OPT_LATER},
@@ -133,19 +141,15 @@ static int parse_display(const char *text, struct err *e)
     return err_set(e, -EINVAL, "--display: '%s' is not none, vnc, web or window", text);
 }
 
-static int parse_net(const char *text, struct err *e)
+static int parse_floppy(struct run_options *o, const char *text, struct err *e)
 {
-    static const char *const later[] = {"user", "tap"};
-    if (strcmp(text, "none") == 0) {
-        return 0;
-    }
-    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
-        size_t len = strlen(later[i]);
-        if (strncmp(text, later[i], len) == 0 && strchr("=,", text[len]) != NULL) {
-            return err_set(e, -ENOTSUP, "--net %s is not built yet", later[i]);
+    for (unsigned i = 0; i < SOSIA_FLOPPIES; i++) {
+        if (o->config.floppy[i] == NULL) {
+            o->config.floppy[i] = text;
+            return 0;
         }
     }
-    return err_set(e, -EINVAL, "--net: '%s' is not user, tap or none", text);
+    return err_set(e, -E2BIG, "--floppy: there are only %d drives", SOSIA_FLOPPIES);
 }
 
 static int parse_engine(const char *text, struct err *e)
@@ -208,8 +212,23 @@ static int parse_one(struct run_options *o, int option, const char *name, char *
     case 'a':
         o->config.append = arg;
         return 0;
+    case OPT_FLOPPY:
+        return parse_floppy(o, arg, e);
+    case OPT_FIRMWARE:
+        o->config.firmware = arg;
+        return 0;
+    case OPT_UEFI_VARS:
+        o->config.uefi_vars = arg;
+        return 0;
     case 'n':
-        return parse_net(arg, e);
+        return options_net(o, arg, e);
+    case 'd':
+        return options_disk(o, arg, false, e);
+    case OPT_CDROM:
+        return options_disk(o, arg, true, e);
+    case OPT_RNG:
+        o->config.rng = true;
+        return 0;
     case OPT_DISPLAY:
         return parse_display(arg, e);
     case OPT_SERIAL:
@@ -245,6 +264,8 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
     unsigned serials = 0;
     memset(o, 0, sizeof *o);
     sosia_config_init(&o->config);
+    o->config.disks = o->disk;
+    o->config.nets = o->net;
     o->stdio_port = 0;
     opterr = 0;
     optind = 0; /* glibc: scan this argv from its start */
@@ -264,7 +285,7 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
         if (option == ':') {
             return err_set(e, -EINVAL, "option %s needs an argument", argv[optind - 1]);
         }
-        int r = parse_one(o, option, index >= 0 ? long_options[index].name : "disk", optarg,
+        int r = parse_one(o, option, index >= 0 ? long_options[index].name : "", optarg,
                           &serials, e);
         if (r < 0) {
             return r;
@@ -273,15 +294,15 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
     if (o->help) {
         return 0;
     }
-    if (optind < argc && o->config.kernel == NULL) {
-        o->config.kernel = argv[optind++];
+    while (optind < argc) {
+        int r = options_image(o, argv[optind++], e);
+        if (r < 0) {
+            return r;
+        }
     }
-    if (optind < argc) {
-        return err_set(e, -EINVAL, "'%s': only one kernel can be booted; disks are not built yet",
-                       argv[optind]);
-    }
-    if (o->config.kernel == NULL) {
-        return err_set(e, -EINVAL, "nothing to boot: give a kernel with -k (see sosia help)");
+    if (o->config.kernel == NULL && o->config.firmware == NULL && o->config.disk_count == 0 &&
+        o->config.floppy[0] == NULL) {
+        return err_set(e, -EINVAL, "nothing to boot: give a kernel or a disk (see sosia help)");
     }
     return 0;
 }

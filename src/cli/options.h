@@ -7,8 +7,14 @@
 #include "base/err.h"
 #include "sosia.h"
 
+#define OPTIONS_FORWARDS_MAX 64
+
 struct run_options {
-    struct sosia_config config; /* strings are argv's */
+    struct sosia_config config; /* strings are argv's; disks and nets point below */
+    struct sosia_disk disk[SOSIA_DISKS_MAX];
+    struct sosia_net net[SOSIA_NETS_MAX];
+    struct sosia_forward forward[OPTIONS_FORWARDS_MAX];
+    unsigned forward_count;
     int stdio_port;             /* the serial port on the terminal, -1: none */
     int verbose;
     bool help;
@@ -16,6 +22,13 @@ struct run_options {
 
 /* argv[0] is "run". On failure e has one line. */
 MUST_CHECK int options_parse(struct run_options *o, int argc, char **argv, struct err *e);
+
+/* options_cards.c: FILE[,key=value,flag...] of -d and --cdrom, and --net. text is cut up. */
+MUST_CHECK int options_disk(struct run_options *o, char *text, bool cdrom, struct err *e);
+MUST_CHECK int options_net(struct run_options *o, char *text, struct err *e);
+
+/* options_image.c: IMAGE, which may be a kernel, a disk or a CD-ROM. */
+MUST_CHECK int options_image(struct run_options *o, char *path, struct err *e);
 
 /* "512M", "4G", "1048576K"; a plain number counts MiB. */
 MUST_CHECK int options_size(const char *text, uint64_t *bytes, struct err *e);

@@ -159,7 +159,8 @@ ALU_SIZES(ALU_DEF_SHIFT1, shl, "shl")
 ALU_SIZES(ALU_DEF_SHIFT1, shr, "shr")
 ALU_SIZES(ALU_DEF_SHIFT1, sar, "sar")
 
-/* C0 and C1: OF is left alone unless the masked count is 1. */
+/* C0 and C1 of a register where the host does it so (alu_rotate_keeps_of): OF is left alone unless
+ * the masked count is 1. */
 #define ALU_DEF_ROTATE_IMM(bits, T, suf, mod, name, unused)                                        \
     static inline T alu_##name##_imm_##bits(T a, uint8_t count, uint32_t *fl)                      \
     {                                                                                              \
@@ -174,6 +175,10 @@ ALU_SIZES(ALU_DEF_ROTATE_IMM, rol, )
 ALU_SIZES(ALU_DEF_ROTATE_IMM, ror, )
 ALU_SIZES(ALU_DEF_ROTATE_IMM, rcl, )
 ALU_SIZES(ALU_DEF_ROTATE_IMM, rcr, )
+
+/* Does a rotate of a register by an immediate other than 1 leave OF alone, while one by CL does not?
+ * The manuals leave it undefined; Intel's processors do. A constant of the host. */
+bool alu_rotate_keeps_of(void);
 
 #define ALU_DEF_DSHIFT(bits, T, suf, mod, name, insn)                                              \
     static inline T alu_##name##_##bits(T a, T b, uint8_t count, uint32_t *fl)                     \

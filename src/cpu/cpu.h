@@ -373,6 +373,12 @@ static inline void cpu_clear_event(struct cpu *cpu, uint32_t bits)
     atomic_fetch_and_explicit(&cpu->events, ~bits, memory_order_seq_cst);
 }
 
+/* Does the guest see an AMD processor, which the host then is, too? */
+static inline bool cpu_is_amd(const struct cpu *cpu)
+{
+    return cpu_has(&cpu->features, CPU_FEATURE_AMD);
+}
+
 static inline bool cpu_long_mode(const struct cpu *cpu) { return (cpu->efer & EFER_LMA) != 0; }
 static inline bool cpu_code64(const struct cpu *cpu)
 {

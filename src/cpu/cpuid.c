@@ -39,11 +39,6 @@ static void add_features(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf,
     }
 }
 
-static bool is_amd(const struct cpu *cpu)
-{
-    return strcmp(cpu->model->vendor, "AuthenticAMD") == 0;
-}
-
 /* Bits of an APIC id that number the cores of the one package. */
 static unsigned core_bits(const struct cpu *cpu)
 {
@@ -79,7 +74,7 @@ static void leaf_4(const struct cpu *cpu, uint32_t subleaf, uint32_t out[4])
         uint8_t type, level, ways;
         uint16_t sets;
     } caches[] = { { 1, 1, 8, 64 }, { 2, 1, 8, 64 }, { 3, 2, 16, 1024 }, { 3, 3, 16, 16384 } };
-    if (subleaf >= ARRAY_LEN(caches) || is_amd(cpu)) {
+    if (subleaf >= ARRAY_LEN(caches) || cpu_is_amd(cpu)) {
         return;
     }
     unsigned cores = 1u << core_bits(cpu);
@@ -211,14 +206,14 @@ static void leaf_extended(const struct cpu *cpu, uint32_t leaf, uint32_t out[4])
     switch (leaf) {
     case 0x80000000:
         out[0] = MAX_EXTENDED;
-        if (is_amd(cpu)) {
+        if (cpu_is_amd(cpu)) {
             memcpy(&out[1], m->vendor, 4);
             memcpy(&out[3], m->vendor + 4, 4);
             memcpy(&out[2], m->vendor + 8, 4);
         }
         break;
     case 0x80000001:
-        if (is_amd(cpu)) { /* repeats bits of leaf 1 */
+        if (cpu_is_amd(cpu)) { /* repeats bits of leaf 1 */
             uint32_t basic[4] = { 0 };
             leaf_1(cpu, basic);
             out[0] = basic[0];
@@ -232,7 +227,7 @@ static void leaf_extended(const struct cpu *cpu, uint32_t leaf, uint32_t out[4])
         memcpy(out, m->brand + 16 * (leaf - 0x80000002), 16);
         break;
     case 0x80000005:
-        if (is_amd(cpu)) { /* L1: 32 KiB, 8 ways, 64-byte lines */
+        if (cpu_is_amd(cpu)) { /* L1: 32 KiB, 8 ways, 64-byte lines */
             out[2] = out[3] = 32u << 24 | 8u << 16 | 1u << 8 | 64;
         }
         break;
@@ -244,7 +239,7 @@ static void leaf_extended(const struct cpu *cpu, uint32_t leaf, uint32_t out[4])
         break;
     case 0x80000008:
         out[0] = m->phys_bits | (uint32_t)m->virt_bits << 8;
-        if (is_amd(cpu)) {
+        if (cpu_is_amd(cpu)) {
             out[2] = ((m->cpus - 1) & 0xff) | core_bits(cpu) << 12;
         }
         break;
@@ -297,7 +292,7 @@ static void leaf_basic(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, u
         leaf_1(cpu, out);
         break;
     case 2:
-        if (!is_amd(cpu)) { /* no descriptor bytes: leaf 4 tells, prefetch is 64 bytes */
+        if (!cpu_is_amd(cpu)) { /* no descriptor bytes: leaf 4 tells, prefetch is 64 bytes */
             out[0] = 0x00feff01;
             out[1] = 0xf0;
         }
@@ -345,7 +340,7 @@ void cpu_cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t 
         leaf_pv(cpu, leaf, out);
     } else if (leaf <= MAX_BASIC) {
         leaf_basic(cpu, leaf, subleaf, out);
-    } else if (!is_amd(cpu)) {
+    } else if (!cpu_is_amd(cpu)) {
         leaf_basic(cpu, MAX_BASIC, subleaf,
                    out); /* beyond the end: the highest basic leaf (SDM 2) */
     }

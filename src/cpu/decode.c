@@ -223,8 +223,8 @@ static void set_sizes(struct decoder *d, unsigned flags)
     bool a67 = in->flags & INSN_ADSIZE;
     if (d->mode == INSN_MODE_64) {
         in->adsize = a67 ? 4 : 8;
-        if (flags & RD_F64)
-            in->opsize = 8;
+        if (flags & RD_F64) /* Intel ignores the prefix, AMD does not */
+            in->opsize = o66 && !(d->rex & REX_W) && cpu_has(d->features, CPU_FEATURE_AMD) ? 2 : 8;
         else if (d->rex & REX_W)
             in->opsize = 8;
         else if (o66)
@@ -258,6 +258,21 @@ static enum insn_status check_evex(const struct decoder *d, const struct insn_ro
     if (!aaa && (row->flags & RD_EVEX_KREQ))
         return INSN_UD;
     return INSN_OK;
+}
+
+/* What Intel's processors take and AMD's do not. */
+static bool amd_refuses(const struct decoder *d)
+{
+    const struct insn *in = d->out;
+    switch (in->op) {
+    case OP_NOP: /* PREFETCH and its kin, register form */
+        return in->opcode == 0x0d && in->map == 1 && d->modrm >= 0xc0;
+    case OP_VPEXTRD: /* W is not ignored outside 64-bit mode */
+    case OP_VPINSRD:
+        return (d->rex & REX_W) && d->mode != INSN_MODE_64;
+    default:
+        return false;
+    }
 }
 
 static enum insn_status decode_row(struct decoder *d, unsigned index)
@@ -301,6 +316,8 @@ static enum insn_status decode_row(struct decoder *d, unsigned index)
         return s;
     if ((in->flags & INSN_LOCK) && !(row->flags & RD_MOV_CR) &&
         !((row->flags & RD_LOCK) && in->opnd[0].kind == OPND_MEM))
+        return INSN_UD;
+    if (cpu_has(d->features, CPU_FEATURE_AMD) && amd_refuses(d))
         return INSN_UD;
     return INSN_OK;
 }

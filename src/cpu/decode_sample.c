@@ -140,6 +140,8 @@ size_t insn_sample(unsigned row, enum insn_mode mode, uint64_t *rng, uint8_t out
     };
     struct cpu_features all;
     memset(&all, 0xff, sizeof all);
+    if (insn_info[row].feature != CPU_FEATURE_AMD) /* would hide what the row is for */
+        cpu_features_clear(&all, CPU_FEATURE_AMD);
     if (!(s.enc->m64 >> (mode == INSN_MODE_64) & 1))
         return 0;
     if (s.enc->w == 2 && s.enc->space == SPACE_LEGACY && mode != INSN_MODE_64)

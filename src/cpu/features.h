@@ -9,8 +9,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Leaf of what no CPUID bit shows. */
+#define CPU_FEATURE_NO_LEAF 0xffffffffu
+
 /* name in the enum, name on the command line and in Linux' /proc/cpuinfo, leaf, subleaf, register
- * (0 EAX 1 EBX 2 ECX 3 EDX), bit */
+ * (0 EAX 1 EBX 2 ECX 3 EDX), bit. AMD: the vendor's ways, where the two differ; CPUID shows it as the
+ * vendor, which is always the host's. */
 #define CPU_FEATURE_LIST(X)                                                                        \
     X(FPU, "fpu", 1, 0, 3, 0)                                                                      \
     X(VME, "vme", 1, 0, 3, 1)                                                                      \
@@ -105,7 +109,8 @@
     X(RDTSCP, "rdtscp", 0x80000001, 0, 3, 27)                                                      \
     X(LM, "lm", 0x80000001, 0, 3, 29)                                                              \
     X(INVTSC, "constant_tsc", 0x80000007, 0, 3, 8)                                                 \
-    X(ARAT, "arat", 6, 0, 0, 2)
+    X(ARAT, "arat", 6, 0, 0, 2)                                                                    \
+    X(AMD, "amd", CPU_FEATURE_NO_LEAF, 0, 0, 0)
 
 enum cpu_feature {
     CPU_FEATURE_NONE, /* always present: what an i486 with CPUID has */

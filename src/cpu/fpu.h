@@ -63,6 +63,15 @@ static inline void fx_put64(struct cpu *cpu, unsigned off, uint64_t v)
 /* MXCSR bits that exist: the host's MXCSR_MASK, since it executes the guest's arithmetic. */
 uint32_t fpu_mxcsr_mask(void);
 
+/* FOP, FIP and FDP as this host's FXSAVE, FXRSTOR and XSAVE family treat them, and so the guest's,
+ * which has the same vendor. */
+struct fpu_pointers {
+    uint8_t fip_bits; /* of a 64-bit address this many are kept, and sign-extended; 64: all */
+    uint8_t fdp_bits;
+    bool only_pending; /* saved as 0 unless an unmasked exception is pending (AMD: APM 3, FXSAVE) */
+};
+struct fpu_pointers fpu_host_pointers(void);
+
 /* Change TOP while the physical registers stay where they are: the image holds them as ST(i). */
 void fpu_set_top(struct cpu *cpu, unsigned top);
 /* What every MMX instruction but EMMS does: all registers valid, TOP 0 (SDM 1 9.5.1). */
@@ -71,6 +80,12 @@ void fpu_enter_mmx(struct cpu *cpu);
 void fpu_init_x87(struct cpu *cpu);
 /* x87 and vectors as after RESET# (SDM 3 table 10-1): for cpu_reset. */
 void fpu_reset(struct cpu *cpu);
+
+/* An unmasked exception is pending: what FSW.ES says. */
+static inline bool fpu_summary(const struct cpu *cpu)
+{
+    return (fx_get16(cpu, FX_FSW) & ~fx_get16(cpu, FX_FCW) & FX_EXCEPTIONS) != 0;
+}
 
 /* Recompute FSW.ES and FSW.B from the flags and masks, after a load of FCW or FSW. */
 void fpu_update_summary(struct cpu *cpu);

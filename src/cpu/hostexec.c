@@ -2,8 +2,8 @@
  *
  * sem_host: binds an instruction to its thunk or C helper, fetches the memory operand, runs it, and
  * commits. Every fault of memory or alignment comes before a change of guest state; only then do
- * numeric exceptions of the host turn into #XM and #MF. (A store of VCVTPS2PH that faults has
- * updated MXCSR, as on the host.)
+ * numeric exceptions of the host turn into #XM and #MF. Where the vendors differ about what a store
+ * that faults has changed already (VCVTPS2PH: MXCSR, MMX: the x87 state), so do guests.
  */
 #include "cpu/hostexec_int.h"
 
@@ -50,6 +50,7 @@ struct hostexec {
     struct chunk *chunks;
     struct hostexec_arena arena;
     struct hostexec_op transient;
+    bool amd;
 };
 
 static struct hostexec *get(struct cpu *cpu)
@@ -60,6 +61,7 @@ static struct hostexec *get(struct cpu *cpu)
     if (h == NULL)
         abort(); /* as xzalloc, which does not align */
     memset(h, 0, sizeof *h);
+    h->amd = cpu_is_amd(cpu);
     h->io.host_mxcsr = MXCSR_DEFAULT;
     memcpy(h->io.fx + FX_MXCSR, &h->io.host_mxcsr, sizeof h->io.host_mxcsr);
     if (hostexec_arena_init(&h->arena) < 0)
@@ -99,11 +101,29 @@ static uint64_t hash_bytes(const uint8_t *p, size_t len, uint64_t h)
     return h ^ h >> 29;
 }
 
-static void describe(struct hostexec_op *op, const struct insn *in)
+static bool is_sha(unsigned op)
+{
+    switch (op) {
+    case OP_SHA1NEXTE:
+    case OP_SHA1MSG1:
+    case OP_SHA1MSG2:
+    case OP_SHA1RNDS4:
+    case OP_SHA256RNDS2:
+    case OP_SHA256MSG1:
+    case OP_SHA256MSG2:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void describe(const struct hostexec *h, struct hostexec_op *op, const struct insn *in)
 {
     const struct insn_info *info = &insn_info[in->row];
     memset(op, 0, sizeof *op);
     op->attr = hostexec_attr(in);
+    if (h->amd && is_sha(in->op)) /* measured; APM 4 says otherwise */
+        op->attr &= ~(uint32_t)IA_ALIGN;
     op->flags_read = info->flags_read;
     op->flags_written = info->flags_written;
     for (unsigned i = 0; i < in->nopnd; i++) {
@@ -133,7 +153,7 @@ static const struct hostexec_op *find_or_make(struct hostexec *h, const struct i
                                               unsigned mode, struct hostexec_code *code)
 {
     struct hostexec_op op;
-    describe(&op, in);
+    describe(h, &op, in);
     code->len = 0;
     if (op.direct == NULL)
         hostexec_generate(code, in, mode);
@@ -179,7 +199,7 @@ static const struct hostexec_op *look_up(struct cpu *cpu, struct hostexec *h, co
     struct hostexec_code code;
     const struct hostexec_op *op = find_or_make(h, in, cpu->mode, &code);
     if (op == NULL) { /* arena full: run from the transient slot, remember nothing */
-        describe(&h->transient, in);
+        describe(h, &h->transient, in);
         h->transient.fn = (hostexec_fn *)hostexec_arena_add_transient(&h->arena, code.bytes,
                                                                       code.len);
         h->transient.host_fop = code.fop;
@@ -250,6 +270,14 @@ static void write_operand(struct cpu *cpu, const struct insn *in, uint64_t off, 
     }
 }
 
+/* AMD checks all of an x87 store before it does any, be the value stored in the end or not. */
+static void probe_operand(struct cpu *cpu, const struct insn *in, uint64_t off, unsigned size)
+{
+    cpu_probe_write(cpu, in->mem.seg, off, size < 8 ? size : 8);
+    if (size == 10)
+        cpu_probe_write(cpu, in->mem.seg, wrap(in, off + 8), 2);
+}
+
 static void take_flags(struct cpu *cpu, const struct hostexec_op *op, const struct hostexec_io *io)
 {
     if (op->flags_written)
@@ -278,6 +306,8 @@ static void run_simd(struct cpu *cpu, const struct insn *in, const struct hostex
     const void *mem = io->mem;
     if (op->mem_access & OPND_R)
         mem = read_operand(cpu, in, off, io->mem, op->mem_size);
+    else if ((op->attr & IA_FP_EXC) && cpu_is_amd(cpu))
+        cpu_probe_write(cpu, seg, off, op->mem_size);
     if (unlikely(op->fn(cpu, mem, 0, 0, io)))
         raise_simd(cpu);
     if (op->mem_access & OPND_W)
@@ -311,6 +341,19 @@ static void load_image(const struct cpu *cpu, const struct hostexec_op *op, stru
     memcpy(io->fx + FX_FDP, &zero, sizeof zero);
 }
 
+/* FOP, FIP and FDP by rule, where the host does not show its own: MMX and control instructions leave
+ * them. */
+static void record_pointers(struct cpu *cpu, const struct insn *in, const struct hostexec_op *op,
+                            uint64_t data)
+{
+    if ((op->attr & (IA_MMX | IA_X87_NOWAIT)) || in->op == OP_FLDCW)
+        return;
+    fx_put16(cpu, FX_FOP, (uint16_t)((in->opcode & 7) << 8 | in->modrm));
+    fx_put64(cpu, FX_FIP, cpu->mode == INSN_MODE_64 ? cpu->insn_ip : (uint32_t)cpu->insn_ip);
+    if (op->mem_size != 0)
+        fx_put64(cpu, FX_FDP, data);
+}
+
 /* What of FOP, FIP, FDP the host's instruction has set becomes the guest's own values; which of
  * them a processor updates when is its own affair (SDM 1 8.1.8, 8.1.9: FOP compatibility,
  * FDP_EXCPTN_ONLY). FCS and FDS are 0 (ZERO_FCS_FDS). */
@@ -320,6 +363,10 @@ static void store_image(struct cpu *cpu, const struct insn *in, const struct hos
     uint64_t mask = cpu->mode == INSN_MODE_64 ? ~0ull : 0xffffffffull;
     memcpy(cpu->fpu.fx, io->fx, FX_FOP);
     memcpy(cpu->fpu.fx + FX_ST, io->fx + FX_ST, 128);
+    if (fpu_host_pointers().only_pending && !fpu_summary(cpu)) {
+        record_pointers(cpu, in, op, data & mask);
+        return;
+    }
     if ((io_get16(io, FX_FOP) & 0x7ff) == op->host_fop)
         fx_put16(cpu, FX_FOP, (uint16_t)((in->opcode & 7) << 8 | in->modrm));
     if (io_get64(io, FX_FIP) != 0)
@@ -353,18 +400,21 @@ static void run_x87(struct cpu *cpu, const struct insn *in, const struct hostexe
     int vector = op->fn(cpu, mem, 0, 0, io);
     if (unlikely(vector == EXC_MF))
         cpu_raise(cpu, EXC_MF);
-    if (op->attr & IA_MMX) { /* of the MMX state, this is entered even if a fault follows */
+    if (op->attr & IA_MMX) { /* with Intel this state is entered even if a fault follows */
         if (unlikely(vector != 0)) {
             fpu_enter_mmx(cpu);
             raise_simd(cpu);
         }
         if (op->mem_access & OPND_W) {
-            fpu_set_top(cpu, 0);
+            if (!cpu_is_amd(cpu))
+                fpu_set_top(cpu, 0);
             write_operand(cpu, in, off, io->mem, op->mem_size);
         }
         store_image(cpu, in, op, io, off);
         return;
     }
+    if ((op->mem_access & OPND_W) && cpu_is_amd(cpu))
+        probe_operand(cpu, in, off, op->mem_size);
     if ((op->mem_access & OPND_W) && ((op->attr & IA_X87_NOWAIT) || !store_suppressed(io)))
         write_operand(cpu, in, off, io->mem, op->mem_size);
     store_image(cpu, in, op, io, off);

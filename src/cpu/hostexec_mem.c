@@ -26,13 +26,13 @@ static void store_masked(struct cpu *cpu, const struct insn *in, uint64_t off, c
     }
 }
 
-/* MASKMOVQ and MASKMOVDQU: the host checks every half of 8 bytes, the upper one first, whatever the
- * mask says (SDM 2 leaves it to the implementation). */
+/* MASKMOVQ and MASKMOVDQU check every half of 8 bytes whatever the mask says (SDM 2 leaves it to the
+ * implementation): Intel the upper one first, AMD the lower. */
 static void store_bytes(struct cpu *cpu, const struct insn *in, uint64_t off, const uint8_t *data,
                         const uint8_t *mask, unsigned len)
 {
-    for (unsigned half = len; half > 0; half -= 8) {
-        cpu_probe_write(cpu, in->mem.seg, off + half - 8, 8);
+    for (unsigned half = 0; half < len; half += 8) {
+        cpu_probe_write(cpu, in->mem.seg, off + (cpu_is_amd(cpu) ? half : len - 8 - half), 8);
     }
     store_masked(cpu, in, off, data, mask, len, 1);
 }
@@ -62,7 +62,8 @@ static void vmaskmov(struct cpu *cpu, const struct insn *in, unsigned size)
     uint64_t off = cpu_effective_address(cpu, in);
     const uint8_t *mask = cpu->fpu.zmm[in->opnd[1].reg].u8;
     bool to_memory = in->opnd[0].kind == OPND_MEM;
-    for (unsigned i = 0; i < in->opnd[0].size; i += size) { /* segment violations go first */
+    for (unsigned i = 0; i < in->opnd[0].size && !cpu_is_amd(cpu); i += size) {
+        /* with Intel segment violations go first, with AMD each element is checked in full */
         if (mask[i + size - 1] & 0x80)
             cpu_linear(cpu, in->mem.seg, off + i, size, to_memory ? MMU_WRITE : MMU_READ);
     }
@@ -94,7 +95,8 @@ static void normalise_mask(union cpu_vec *mask, unsigned count, unsigned size)
 }
 
 /* AVX2 gather: index elements of isize bytes, data elements of dsize. After a fault the mask tells
- * which elements remain. */
+ * which elements remain; what else of mask and destination has changed by then depends on the
+ * vendor. */
 static void gather(struct cpu *cpu, const struct insn *in, unsigned isize, unsigned dsize)
 {
     if (!fpu_check(cpu, insn_info[in->row].attr))
@@ -105,18 +107,22 @@ static void gather(struct cpu *cpu, const struct insn *in, unsigned isize, unsig
     unsigned length = in->flags & INSN_VEX_L ? 32 : 16;
     unsigned count = length / (isize > dsize ? isize : dsize);
     uint64_t base = in->mem.base == INSN_NO_REG ? 0 : cpu->gpr[in->mem.base];
-    normalise_mask(mask, length / dsize, dsize);
+    if (!cpu_is_amd(cpu))
+        normalise_mask(mask, length / dsize, dsize);
     for (unsigned i = 0; i < count; i++) {
         uint8_t *m = mask->u8 + i * dsize;
-        if (!m[0])
+        if (!(m[dsize - 1] & 0x80)) {
+            memset(m, 0, dsize);
             continue;
+        }
         int64_t x = isize == 4 ? (int32_t)index->u32[i] : (int64_t)index->u64[i];
         uint64_t off = base + ((uint64_t)x << in->mem.scale) + (uint64_t)in->mem.disp;
         if (in->adsize == 4)
             off = (uint32_t)off;
         uint64_t e = cpu_read(cpu, in->mem.seg, off, dsize);
         memcpy(dest->u8 + i * dsize, &e, dsize);
-        memset(dest->u8 + length, 0, sizeof *dest - length);
+        if (!cpu_is_amd(cpu))
+            memset(dest->u8 + length, 0, sizeof *dest - length);
         memset(m, 0, dsize);
     }
     memset(dest->u8 + count * dsize, 0, sizeof *dest - count * dsize);

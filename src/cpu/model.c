@@ -17,6 +17,7 @@
 enum { HAVE_AVX512 = 0 };
 
 #define F(id) CPU_FEATURE_##id
+#define HYGON_ECX 0x656e6975u /* CPUID 0 ECX: AMD's processors under another name */
 
 struct feature_row {
     const char *name;
@@ -163,6 +164,13 @@ static bool host_cpuid(const struct feature_row *r)
     return v[r->reg] >> r->bit & 1;
 }
 
+static bool host_is_amd(void)
+{
+    uint32_t a = 0, b = 0, c = 0, d = 0;
+    __get_cpuid(0, &a, &b, &c, &d);
+    return c == signature_AMD_ecx || c == HYGON_ECX;
+}
+
 /* Vector state that the host's system does not save must not be used. */
 static uint64_t host_xcr0(void)
 {
@@ -209,6 +217,9 @@ void cpu_model_host_features(struct cpu_features *out)
     }
     if ((xcr0 & 6) != 6) {
         cpu_features_clear(out, F(AVX));
+    }
+    if (host_is_amd()) {
+        cpu_features_set(out, F(AMD));
     }
     drop_unsupported(out);
 }
@@ -258,6 +269,9 @@ static void level_features(struct cpu_features *f, unsigned level, const struct 
 {
     memset(f, 0, sizeof *f);
     set_list(f, always, sizeof always);
+    if (cpu_has(host, F(AMD))) {
+        cpu_features_set(f, F(AMD));
+    }
     if (level >= 2) {
         set_list(f, level_2, sizeof level_2);
         for (size_t i = 0; i < sizeof extras; i++) {
@@ -327,7 +341,7 @@ static int base_model(struct cpu_model *m, const char *name, const struct cpu_fe
 static enum cpu_feature find_feature(const char *name)
 {
     for (unsigned i = 1; i < CPU_FEATURE_COUNT; i++) {
-        if (strcmp(rows[i].name, name) == 0) {
+        if (rows[i].leaf != CPU_FEATURE_NO_LEAF && strcmp(rows[i].name, name) == 0) {
             return i;
         }
     }

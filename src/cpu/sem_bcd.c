@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Decimal adjustments, not valid in 64-bit mode, so the host cannot do them for us: SDM 2's own
- * pseudocode; flags that it leaves undefined as Intel processors give them. */
+ * pseudocode; flags that it leaves undefined as the vendor's processors give them. */
 #include "cpu/opnd.h"
 #include "cpu/sem_decls.h"
 
@@ -29,6 +29,11 @@ static void decimal_adjust(struct cpu *cpu, int sign)
         set &= ~FLAG_CF; /* DAA: the second test alone decides */
     }
     gpr_write(cpu, R_AX, 1, al);
+    if (cpu_is_amd(cpu)) { /* OF of the whole adjustment as one addition or subtraction */
+        uint8_t by = (uint8_t)(sign * (al - old));
+        uint8_t signs = sign > 0 ? (uint8_t)(~(old ^ by) & (old ^ al)) : (old ^ by) & (old ^ al);
+        set |= signs & 0x80 ? FLAG_OF : 0;
+    }
     set_result_flags(cpu, al, set);
 }
 
@@ -46,15 +51,17 @@ void sem_das(struct cpu *cpu, const struct insn *in)
 
 static void ascii_adjust(struct cpu *cpu, int sign)
 {
-    uint16_t ax = (uint16_t)cpu->gpr[R_AX];
-    uint64_t set = 0;
-    if ((ax & 0xf) > 9 || (cpu->rflags & FLAG_AF)) {
-        ax = (uint16_t)(ax + sign * 0x106);
-        set = FLAG_AF | FLAG_CF;
+    uint16_t old = (uint16_t)cpu->gpr[R_AX];
+    bool adjust = (old & 0xf) > 9 || (cpu->rflags & FLAG_AF);
+    uint16_t by = adjust ? 0x106 : 0;
+    uint32_t fl = 0;
+    uint16_t ax = sign > 0 ? alu_add_16(old, by, &fl) : alu_sub_16(old, by, &fl);
+    gpr_write(cpu, R_AX, 2, ax & 0xff0f);
+    if (!cpu_is_amd(cpu)) { /* of AL as it is now; AMD: of AX before the high digit goes */
+        alu_test_8(ax & 0xf, ax & 0xf, &fl);
     }
-    ax &= 0xff0f;
-    gpr_write(cpu, R_AX, 2, ax);
-    set_result_flags(cpu, (uint8_t)ax, set);
+    cpu->rflags = alu_merge(cpu->rflags, fl) & ~(FLAG_AF | FLAG_CF);
+    cpu->rflags |= adjust ? FLAG_AF | FLAG_CF : 0;
 }
 
 void sem_aaa(struct cpu *cpu, const struct insn *in)

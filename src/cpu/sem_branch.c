@@ -9,14 +9,14 @@
 /* Truncated to the operand size and checked. */
 static uint64_t target(struct cpu *cpu, const struct insn *in, uint64_t rip)
 {
-    if (cpu->mode == INSN_MODE_64) {
+    if (likely(in->opsize == 8)) {
         if (unlikely((uint64_t)((int64_t)(rip << 16) >> 16) != rip) && !mmu_canonical(cpu, rip)) {
             cpu_raise_error(cpu, EXC_GP, 0);
         }
         return rip;
     }
     rip = in->opsize == 2 ? (uint16_t)rip : (uint32_t)rip;
-    if (unlikely(rip > cpu->seg[SEG_CS].limit)) {
+    if (unlikely(cpu->mode != INSN_MODE_64 && rip > cpu->seg[SEG_CS].limit)) {
         cpu_raise_error(cpu, EXC_GP, 0);
     }
     return rip;
@@ -43,10 +43,15 @@ void sem_jmp_ind(struct cpu *cpu, const struct insn *in)
 
 static void call(struct cpu *cpu, const struct insn *in, uint64_t to)
 {
-    /* The return address is stored before the target is looked at, and stays should that fault. */
     uint64_t sp = cpu->gpr[R_SP] - in->opsize;
-    stack_write(cpu, sp, in->opsize, cpu->rip);
-    to = target(cpu, in, to);
+    if (cpu_is_amd(cpu)) {
+        stack_probe(cpu, sp, in->opsize);
+        to = target(cpu, in, to);
+        stack_write(cpu, sp, in->opsize, cpu->rip);
+    } else { /* the return address is stored first, and stays should the target fault */
+        stack_write(cpu, sp, in->opsize, cpu->rip);
+        to = target(cpu, in, to);
+    }
     stack_set(cpu, sp);
     cpu->rip = to;
 }
@@ -79,8 +84,22 @@ static void loop(struct cpu *cpu, const struct insn *in, bool condition)
 }
 
 void sem_loop(struct cpu *cpu, const struct insn *in) { loop(cpu, in, true); }
-void sem_loope(struct cpu *cpu, const struct insn *in) { loop(cpu, in, cpu->rflags & FLAG_ZF); }
-void sem_loopne(struct cpu *cpu, const struct insn *in) { loop(cpu, in, !(cpu->rflags & FLAG_ZF)); }
+
+/* A repeat prefix says, with AMD, which ZF goes on. */
+static bool loops_on_equal(const struct cpu *cpu, const struct insn *in)
+{
+    if (cpu_is_amd(cpu) && (in->flags & (INSN_REP | INSN_REPNE))) {
+        return in->flags & INSN_REP;
+    }
+    return in->op == OP_LOOPE;
+}
+
+void sem_loope(struct cpu *cpu, const struct insn *in)
+{
+    loop(cpu, in, loops_on_equal(cpu, in) == !!(cpu->rflags & FLAG_ZF));
+}
+
+void sem_loopne(struct cpu *cpu, const struct insn *in) { sem_loope(cpu, in); }
 
 void sem_jcxz(struct cpu *cpu, const struct insn *in)
 {

@@ -23,12 +23,55 @@ uint32_t fpu_mxcsr_mask(void)
     return mask;
 }
 
-/* -- Checks */
-
-static bool summary(const struct cpu *cpu)
+/* Load FIP and FDP into the host's FPU with FSW, and look at the image that it then saves. */
+static void reload(uint64_t pointer, uint16_t fcw, uint16_t fsw, uint8_t seen[512])
 {
-    return (fx_get16(cpu, FX_FSW) & ~fx_get16(cpu, FX_FCW) & FX_EXCEPTIONS) != 0;
+    _Alignas(16) uint8_t own[512];
+    _Alignas(16) uint8_t probe[512] = { 0 };
+    _Alignas(16) uint8_t after[512] = { 0 };
+    uint32_t mxcsr = MXCSR_DEFAULT;
+    memcpy(probe + FX_FCW, &fcw, sizeof fcw);
+    memcpy(probe + FX_FSW, &fsw, sizeof fsw);
+    memcpy(probe + FX_FIP, &pointer, sizeof pointer);
+    memcpy(probe + FX_FDP, &pointer, sizeof pointer);
+    memcpy(probe + FX_MXCSR, &mxcsr, sizeof mxcsr);
+    __asm__ volatile("fxsave64 %0\n\tfxrstor64 %2\n\tfxsave64 %1\n\tfxrstor64 %0"
+                     : "=m"(own), "+m"(after)
+                     : "m"(probe));
+    memcpy(seen, after, sizeof after);
 }
+
+/* How many bits of the address at `off` the host keeps; the rest is the sign. */
+static unsigned width_of(unsigned off)
+{
+    static const unsigned widths[] = { 48, 57 };
+    for (unsigned i = 0; i < ARRAY_LEN(widths); i++) {
+        uint8_t seen[512];
+        uint64_t v;
+        reload(1ull << (widths[i] - 1), FCW_DEFAULT & ~1u, FSW_ES | FSW_B | 1, seen);
+        memcpy(&v, seen + off, sizeof v);
+        if (v >> 63)
+            return widths[i];
+    }
+    return 64;
+}
+
+struct fpu_pointers fpu_host_pointers(void)
+{
+    static _Atomic uint32_t known; /* a constant of the host, asked once */
+    uint32_t k = atomic_load_explicit(&known, memory_order_relaxed);
+    if (unlikely(k == 0)) {
+        uint8_t seen[512];
+        reload(1, FCW_DEFAULT, 0, seen);
+        k = width_of(FX_FIP) | width_of(FX_FDP) << 8 | (seen[FX_FIP] ? 0 : 1u << 16);
+        atomic_store_explicit(&known, k, memory_order_relaxed);
+    }
+    return (struct fpu_pointers){
+        .fip_bits = k & 0xff, .fdp_bits = k >> 8 & 0xff, .only_pending = k >> 16
+    };
+}
+
+/* -- Checks */
 
 static void drop_ferr(struct cpu *cpu)
 {
@@ -42,13 +85,13 @@ static void drop_ferr(struct cpu *cpu)
 void fpu_ignne(struct cpu *cpu)
 {
     drop_ferr(cpu);
-    cpu->ignne = summary(cpu);
+    cpu->ignne = fpu_summary(cpu);
 }
 
 void fpu_update_summary(struct cpu *cpu)
 {
     uint16_t fsw = fx_get16(cpu, FX_FSW) & (uint16_t) ~(FSW_ES | FSW_B);
-    bool pending = summary(cpu);
+    bool pending = fpu_summary(cpu);
     fx_put16(cpu, FX_FSW, pending ? (uint16_t)(fsw | FSW_ES | FSW_B) : fsw);
     if (!pending && unlikely(cpu->ignne || cpu->ferr_pending))
         drop_ferr(cpu);
@@ -85,7 +128,7 @@ bool fpu_check_slow(struct cpu *cpu, uint32_t attr)
         cpu_raise(cpu, EXC_UD);
     if ((cpu->cr0 & CR0_TS) || ((attr & IA_X87) && (cpu->cr0 & CR0_EM)))
         cpu_raise(cpu, EXC_NM);
-    if ((attr & (IA_X87 | IA_MMX)) && !(attr & IA_X87_NOWAIT) && summary(cpu))
+    if ((attr & (IA_X87 | IA_MMX)) && !(attr & IA_X87_NOWAIT) && fpu_summary(cpu))
         return pending_error(cpu);
     return true;
 }
@@ -161,7 +204,7 @@ void sem_fwait(struct cpu *cpu, const struct insn *in)
     (void)in;
     if ((cpu->cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS))
         cpu_raise(cpu, EXC_NM);
-    if (summary(cpu))
+    if (fpu_summary(cpu))
         pending_error(cpu);
 }
 

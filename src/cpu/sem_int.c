@@ -53,12 +53,12 @@ void sem_bound(struct cpu *cpu, const struct insn *in)
     uint64_t ea = cpu_effective_address(cpu, in);
     int64_t index = sign_extend(gpr_read(cpu, in->opnd[0].reg, size), size);
     int64_t low = sign_extend(cpu_read(cpu, in->mem.seg, ea, size), size);
-    if (index < low) { /* before the upper bound is read, as processors do */
+    if (index < low && !cpu_is_amd(cpu)) { /* Intel: before the upper bound is read */
         cpu_raise(cpu, EXC_BR);
     }
     int64_t high = sign_extend(cpu_read(cpu, in->mem.seg, mask_size(ea + size, in->adsize), size),
                                size);
-    if (index > high) {
+    if (index < low || index > high) {
         cpu_raise(cpu, EXC_BR);
     }
 }

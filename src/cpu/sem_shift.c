@@ -30,8 +30,25 @@ static bool by_one(const struct insn *in) { return in->opcode == 0xd0 || in->opc
         }                                                                                          \
     }
 
-/* By an immediate other than 1 a rotate of a register leaves OF alone, by CL or in memory it does
- * not: the manual leaves OF undefined, this is what processors do. */
+bool alu_rotate_keeps_of(void)
+{
+    static _Atomic int known; /* asked once: 1 no, 2 yes */
+    int k = atomic_load_explicit(&known, memory_order_relaxed);
+    if (k == 0) {
+        uint32_t v = 1;
+        uint8_t of;
+        __asm__("xor %%eax, %%eax\n\trol $31, %0\n\tseto %1" : "+r"(v), "=r"(of) : : "eax", "cc");
+        k = of ? 1 : 2;
+        atomic_store_explicit(&known, k, memory_order_relaxed);
+    }
+    return k == 2;
+}
+
+static bool rotates_by_imm(const struct insn *in)
+{
+    return in->opnd[1].kind == OPND_IMM && in->opnd[0].kind == OPND_GPR && alu_rotate_keeps_of();
+}
+
 #define ROTATE(name)                                                                               \
     SHIFT_PLAIN(name)                                                                              \
     static uint64_t plain_##name##_imm(unsigned size, uint64_t a, uint64_t count, uint32_t *fl)    \
@@ -42,7 +59,7 @@ static bool by_one(const struct insn *in) { return in->opcode == 0xd0 || in->opc
     {                                                                                              \
         if (by_one(in)) {                                                                          \
             rmw_operand(cpu, in, 1, plain_##name##1, NULL);                                        \
-        } else if (in->opnd[1].kind == OPND_IMM && in->opnd[0].kind == OPND_GPR) {                 \
+        } else if (rotates_by_imm(in)) {                 \
             rmw_operand(cpu, in, (uint64_t)in->imm, plain_##name##_imm, NULL);                     \
         } else {                                                                                   \
             rmw_operand(cpu, in, opnd_read(cpu, in, 1), plain_##name, NULL);                       \

@@ -21,7 +21,7 @@ struct string_op {
 };
 
 /* With a 32-bit address size in 64-bit mode these registers lose their upper halves at once, be the
- * count 0 or the first element one that faults: so do processors. */
+ * count 0 or the first element one that faults: so do Intel's processors. */
 static void truncate_registers(struct cpu *cpu, const struct insn *in)
 {
     cpu->gpr[R_CX] = (uint32_t)cpu->gpr[R_CX];
@@ -37,7 +37,7 @@ static struct string_op string_op(struct cpu *cpu, const struct insn *in)
 {
     unsigned size = in->opnd[0].size;
     bool repeated = in->flags & (INSN_REP | INSN_REPNE);
-    if (unlikely(repeated && in->adsize == 4 && cpu->mode == INSN_MODE_64)) {
+    if (unlikely(repeated && in->adsize == 4 && cpu->mode == INSN_MODE_64) && !cpu_is_amd(cpu)) {
         truncate_registers(cpu, in);
     }
     return (struct string_op){
@@ -222,7 +222,8 @@ void sem_lods(struct cpu *cpu, const struct insn *in)
     finish(cpu, &s);
 }
 
-/* -- Comparisons: a fault in the middle leaves the flags of before the instruction (SDM 2, REP)  */
+/* -- Comparisons: a fault in the middle leaves the flags of before the instruction (SDM 2, REP), or
+ * with AMD those of the last comparison */
 enum compare_next { COMPARE_MORE, COMPARE_DONE };
 
 static enum compare_next compare_next(const struct insn *in, uint64_t fl)
@@ -239,13 +240,20 @@ void sem_cmps(struct cpu *cpu, const struct insn *in)
     struct string_op s = string_op(cpu, in);
     uint32_t fl = alu_pack(cpu->rflags);
     for (uint64_t left = elements_now(cpu, &s); left != 0; left--) {
-        /* rDI first: which of two faults is raised shows it. */
+        /* rDI first: which of two faults is raised shows it. AMD's REPE CMPSB has a look at rSI's
+         * segment before. */
+        if (cpu_is_amd(cpu) && s.size == 1 && (in->flags & INSN_REP)) {
+            (void)cpu_linear(cpu, in->mem.seg, index_of(cpu, R_SI, &s), s.size, MMU_READ);
+        }
         uint64_t b = cpu_read(cpu, SEG_ES, index_of(cpu, R_DI, &s), s.size);
         uint64_t a = cpu_read(cpu, in->mem.seg, index_of(cpu, R_SI, &s), s.size);
         ALU_BY_SIZE(s.size, alu_cmp, a, b, &fl);
         advance(cpu, R_SI, &s, 1);
         advance(cpu, R_DI, &s, 1);
         count_down(cpu, &s, 1);
+        if (cpu_is_amd(cpu)) {
+            cpu->rflags = alu_merge(cpu->rflags, fl);
+        }
         if (compare_next(in, fl) == COMPARE_DONE) {
             cpu->rflags = alu_merge(cpu->rflags, fl) & ~FLAG_RF;
             return;
@@ -268,6 +276,9 @@ void sem_scas(struct cpu *cpu, const struct insn *in)
         ALU_BY_SIZE(s.size, alu_cmp, a, b, &fl);
         advance(cpu, R_DI, &s, 1);
         count_down(cpu, &s, 1);
+        if (cpu_is_amd(cpu)) {
+            cpu->rflags = alu_merge(cpu->rflags, fl);
+        }
         if (compare_next(in, fl) == COMPARE_DONE) {
             cpu->rflags = alu_merge(cpu->rflags, fl) & ~FLAG_RF;
             return;

@@ -41,6 +41,10 @@ static void put_x87(const struct cpu *cpu, uint8_t *p, bool wide)
 {
     memcpy(p, cpu->fpu.fx, FX_MXCSR);
     p[FX_FTW + 1] = 0;
+    if (fpu_host_pointers().only_pending && !fpu_summary(cpu)) {
+        memset(p + FX_FOP, 0, 2);
+        memset(p + FX_FIP, 0, 16); /* and FDP */
+    }
     if (!wide) { /* FCS and FDS, which are 0, and reserved fields */
         memset(p + FX_FIP + 4, 0, 4);
         memset(p + FX_FDP + 4, 0, 4);
@@ -51,10 +55,10 @@ static void put_x87(const struct cpu *cpu, uint8_t *p, bool wide)
     }
 }
 
-/* Of FIP only canonical addresses are kept. */
-static void canonical_fip(struct cpu *cpu)
+static void sign_extend(struct cpu *cpu, unsigned off, unsigned bits)
 {
-    fx_put64(cpu, FX_FIP, (uint64_t)((int64_t)(fx_get64(cpu, FX_FIP) << 16) >> 16));
+    unsigned shift = 64 - bits;
+    fx_put64(cpu, off, (uint64_t)((int64_t)(fx_get64(cpu, off) << shift) >> shift));
 }
 
 static void get_x87(struct cpu *cpu, const uint8_t *p, bool wide)
@@ -67,7 +71,9 @@ static void get_x87(struct cpu *cpu, const uint8_t *p, bool wide)
         memset(cpu->fpu.fx + FX_FIP + 4, 0, 4);
         memset(cpu->fpu.fx + FX_FDP + 4, 0, 4);
     }
-    canonical_fip(cpu);
+    struct fpu_pointers host = fpu_host_pointers();
+    sign_extend(cpu, FX_FIP, host.fip_bits);
+    sign_extend(cpu, FX_FDP, host.fdp_bits);
     for (unsigned i = 0; i < 8; i++) {
         memcpy(cpu->fpu.fx + FX_ST + 16 * i, p + FX_ST + 16 * i, 10);
         memset(cpu->fpu.fx + FX_ST + 16 * i + 10, 0, 6);

@@ -27,8 +27,15 @@ int machine_config_check(const struct machine_config *c, struct err *e)
         return err_set(e, -EINVAL, "exit port %#x: 0 to 0xfffc are possible",
                        (unsigned)c->exit_port);
     }
-    if (c->kernel == NULL) {
-        return err_set(e, -EINVAL, "nothing to boot: give a kernel");
+    if (c->kernel == NULL && c->initrd != NULL) {
+        return err_set(e, -EINVAL, "an initrd goes with a kernel, and there is none");
+    }
+    if (c->disk_count > MACHINE_DISKS_MAX) {
+        return err_set(e, -EINVAL, "%u disks: %u are possible", c->disk_count, MACHINE_DISKS_MAX);
+    }
+    if (c->nic_count > MACHINE_NICS_MAX) {
+        return err_set(e, -EINVAL, "%u network cards: %u are possible", c->nic_count,
+                       MACHINE_NICS_MAX);
     }
     for (unsigned i = 0; i < MACHINE_SERIAL_PORTS; i++) {
         enum serial_kind kind = c->serial[i].kind;

@@ -10,9 +10,11 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "net/net.h"
 
 #define MACHINE_SERIAL_PORTS 4u
 #define MACHINE_MAX_CPUS 255u
+#define MACHINE_FLOPPIES 2u
 #define MACHINE_MIN_MEMORY (1ull << 20)
 
 enum serial_kind {
@@ -27,6 +29,39 @@ enum serial_kind {
 struct serial_config {
     enum serial_kind kind;
     const char *path;
+};
+
+#define MACHINE_DISKS_MAX 16u
+#define MACHINE_NICS_MAX 8u
+
+enum disk_bus { DISK_ANY, DISK_VIRTIO, DISK_SCSI, DISK_IDE, DISK_AHCI, DISK_NVME };
+
+struct disk_config {
+    const char *path;
+    const char *format; /* NULL: by content */
+    const char *serial; /* NULL: one is made up */
+    enum disk_bus bus;
+    bool readonly;
+    bool ephemeral;
+    bool cdrom;
+    bool packed; /* virtio */
+};
+
+enum nic_backend { NIC_USER, NIC_TAP, NIC_PASST };
+enum nic_model { NIC_VIRTIO, NIC_E1000 };
+
+struct nic_config {
+    enum nic_backend backend;
+    enum nic_model model;
+    const char *interface; /* TAP: its name; PASST: its socket; or NULL */
+    const char *hostname;  /* USER: what DHCP tells the guest; or NULL */
+    bool restricted;       /* USER: DHCP, DNS and forwards only */
+    const struct net_forward *forward;
+    unsigned forward_count;
+    bool has_mac;
+    uint8_t mac[NET_MAC_BYTES];
+    unsigned queues; /* pairs, virtio; 0: 1 */
+    bool packed;
 };
 
 /* Calls out of the machine. Any may be NULL. */
@@ -44,10 +79,18 @@ struct machine_config {
     const char *cpu_model; /* NULL: the default */
     unsigned cpus;
     uint64_t memory_bytes;
-    const char *kernel;
+    const char *kernel;    /* NULL: firmware boots */
+    const char *firmware;  /* "bios", "uefi" or a file; NULL: none with a kernel, else bios */
+    const char *uefi_vars; /* NULL: lost in the end */
+    const char *floppy[MACHINE_FLOPPIES];
     const char *initrd;
     const char *append;
     struct serial_config serial[MACHINE_SERIAL_PORTS];
+    const struct disk_config *disk;
+    unsigned disk_count;
+    const struct nic_config *nic;
+    unsigned nic_count;
+    bool rng;
     int exit_port; /* -1: none */
     bool no_reboot;
     bool virtual_time;

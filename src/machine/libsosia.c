@@ -46,6 +46,67 @@ void sosia_config_init(struct sosia_config *config)
 _Static_assert((int)SOSIA_SERIAL_PTY == (int)SERIAL_PTY, "serial kinds");
 _Static_assert((int)SOSIA_SERIAL_ABSENT == (int)SERIAL_ABSENT, "serial kinds");
 _Static_assert(SOSIA_SERIAL_PORTS == MACHINE_SERIAL_PORTS, "serial ports");
+_Static_assert(SOSIA_FLOPPIES == MACHINE_FLOPPIES, "floppies");
+
+_Static_assert((int)SOSIA_DISK_NVME == (int)DISK_NVME, "disk buses");
+_Static_assert((int)SOSIA_NET_PASST == (int)NIC_PASST, "network backends");
+_Static_assert((int)SOSIA_NET_E1000 == (int)NIC_E1000, "network cards");
+_Static_assert(SOSIA_DISKS_MAX == MACHINE_DISKS_MAX && SOSIA_NETS_MAX == MACHINE_NICS_MAX, "cards");
+
+/* What machine_config points to. */
+struct cards_config {
+    struct disk_config disk[MACHINE_DISKS_MAX];
+    struct nic_config nic[MACHINE_NICS_MAX];
+    struct net_forward *forward[MACHINE_NICS_MAX]; /* owned */
+};
+
+static void translate_disk(struct disk_config *to, const struct sosia_disk *from)
+{
+    *to = (struct disk_config){ .path = from->path,
+                                .format = from->format,
+                                .serial = from->serial,
+                                .bus = (enum disk_bus)from->bus,
+                                .readonly = from->readonly,
+                                .ephemeral = from->ephemeral,
+                                .cdrom = from->cdrom,
+                                .packed = from->packed };
+}
+
+static void translate_net(struct nic_config *to, struct net_forward **forward,
+                          const struct sosia_net *from)
+{
+    *to = (struct nic_config){ .backend = (enum nic_backend)from->kind,
+                               .model = (enum nic_model)from->model,
+                               .interface = from->interface,
+                               .hostname = from->hostname,
+                               .restricted = from->restricted,
+                               .forward_count = from->forward_count,
+                               .has_mac = from->has_mac,
+                               .queues = from->queues,
+                               .packed = from->packed };
+    memcpy(to->mac, from->mac, sizeof to->mac);
+    *forward = xcalloc(from->forward_count + 1, sizeof **forward);
+    for (unsigned i = 0; i < from->forward_count; i++) {
+        const struct sosia_forward *f = &from->forwards[i];
+        (*forward)[i] = (struct net_forward){ f->udp, f->host_addr, f->host_port, f->guest_port };
+    }
+    to->forward = *forward;
+}
+
+static void translate_cards(struct machine_config *c, struct cards_config *k,
+                            const struct sosia_config *from)
+{
+    c->disk = k->disk;
+    c->disk_count = from->disk_count; /* too many are found out by machine_config_check */
+    c->nic = k->nic;
+    c->nic_count = from->net_count;
+    for (unsigned i = 0; i < from->disk_count && i < MACHINE_DISKS_MAX; i++) {
+        translate_disk(&k->disk[i], &from->disks[i]);
+    }
+    for (unsigned i = 0; i < from->net_count && i < MACHINE_NICS_MAX; i++) {
+        translate_net(&k->nic[i], &k->forward[i], &from->nets[i]);
+    }
+}
 
 int sosia_vm_new(struct sosia_vm **out, const struct sosia_config *config, char *error)
 {
@@ -61,8 +122,11 @@ int sosia_vm_new(struct sosia_vm **out, const struct sosia_config *config, char 
         .cpus = config->cpus,
         .memory_bytes = config->memory_bytes,
         .kernel = config->kernel,
+        .firmware = config->firmware,
+        .uefi_vars = config->uefi_vars,
         .initrd = config->initrd,
         .append = config->append,
+        .rng = config->rng,
         .exit_port = config->exit_port,
         .no_reboot = config->no_reboot,
         .virtual_time = config->virtual_time,
@@ -81,8 +145,17 @@ int sosia_vm_new(struct sosia_vm **out, const struct sosia_config *config, char 
         c.serial[i].kind = (enum serial_kind)config->serial[i].kind;
         c.serial[i].path = config->serial[i].path;
     }
+    struct cards_config *cards = xzalloc(sizeof *cards);
+    translate_cards(&c, cards, config);
+    for (unsigned i = 0; i < SOSIA_FLOPPIES; i++) {
+        c.floppy[i] = config->floppy[i];
+    }
     struct sosia_vm *vm = xzalloc(sizeof *vm);
     int r = machine_new(&vm->machine, &c, &e);
+    for (unsigned i = 0; i < MACHINE_NICS_MAX; i++) {
+        free(cards->forward[i]);
+    }
+    free(cards);
     if (r < 0) {
         give_error(error, &e);
         free(vm);

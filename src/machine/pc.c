@@ -11,9 +11,12 @@
 
 #include "base/alloc.h"
 #include "base/bits.h"
+#include "base/log.h"
 #include "boot/e820.h"
 #include "cpu/model.h"
 #include "dev/pc/msi.h"
+#include "machine/drives.h"
+#include "machine/firmware.h"
 #include "machine/machine.h"
 
 /* -- A processor's pins --------------------------------------------------------------------------
@@ -116,6 +119,13 @@ static void pm_moved(void *ctx, uint16_t base, bool on)
 {
     struct pc *p = ctx;
     acpi_pm_set_base(&p->pm, base, on);
+    if (on && base != p->pm_base) {
+        p->pm_base = base;
+        struct err e = { 0 };
+        if (p->has_firmware && firmware_tables(p, &e) < 0) {
+            log_err("%s", e.msg);
+        }
+    }
 }
 
 static void apm_smi(void *ctx, bool on)
@@ -282,10 +292,28 @@ static int init_serial(struct pc *p, const struct machine_config *c, struct err 
     return 0;
 }
 
+/* Slot 1 function 1. A kernel booted directly looks for it in vain when it has no drive. */
+static int init_ide(struct pc *p, const struct machine_config *c, struct err *e)
+{
+    struct ide_drive_config drives[IDE_CHANNELS][IDE_DRIVES];
+    int r = drives_assign_ide(drives, &p->disks, e);
+    for (unsigned n = 0; n < IDE_CHANNELS * IDE_DRIVES && r == 0; n++) {
+        p->has_ide |= drives[n / IDE_DRIVES][n % IDE_DRIVES].kind != IDE_NONE;
+    }
+    p->has_ide |= c->kernel == NULL;
+    if (r == 0 && p->has_ide) {
+        const struct irq irq[IDE_CHANNELS] = { isa(p, 14, 0), isa(p, 15, 0) };
+        ide_init(&p->ide, p->machine->bus, i440fx_pci(&p->host), irq, drives);
+    }
+    p->has_ide &= r == 0;
+    return r;
+}
+
 int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, struct err *e)
 {
     struct bus *b = m->bus;
     p->machine = m;
+    p->pm_base = PIIX4_PM_BASE;
     for (unsigned i = 0; i < MACHINE_SERIAL_PORTS; i++) {
         p->serial[i].fd = p->serial[i].far_fd = p->serial[i].listen_fd = -1;
     }
@@ -363,6 +391,18 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
         return r;
     }
 
+    /* Disk images, and what is in the PCI slots from 3 up */
+    r = disks_open(&p->disks, c, m->loop, e);
+    if (r == 0) {
+        r = init_ide(p, c, e); /* 0x1f0 0x170 */
+    }
+    if (r == 0) {
+        r = cards_init(&p->cards, m, i440fx_pci(&p->host), c, &p->disks, e);
+    }
+    if (r < 0) {
+        return r;
+    }
+
     /* For firmware and test kernels */
     const struct char_backend debug = { .write = debug_written, .ctx = p };
     fw_cfg_init(&p->fw_cfg, b);  /* 0x510 */
@@ -379,7 +419,12 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
         test_dev_init(&p->test_dev, b, line); /* 0xe0 0x2000 0xff000000 */
     }
     fill_cmos(p);
-    return fill_fw_cfg(p, e);
+    r = fill_fw_cfg(p, e);
+    if (r == 0 && c->kernel == NULL) {
+        r = firmware_init(p, c, e);
+        p->has_firmware = r == 0;
+    }
+    return r;
 }
 
 void pc_fini(struct pc *p)
@@ -401,6 +446,11 @@ void pc_fini(struct pc *p)
         }
         serial_fini(&p->serial[i]);
     }
+    cards_fini(&p->cards);
+    if (p->has_ide) {
+        ide_fini(&p->ide);
+    }
+    disks_close(&p->disks);
     i8042_fini(&p->kbc);
     port92_fini(&p->port92);
     port61_fini(&p->port61);
@@ -426,6 +476,9 @@ void pc_firmware_setup(struct pc *p)
 {
     i440fx_open_shadow(&p->host);
     piix3_firmware_setup(&p->isa_bridge, &p->pm_function);
+    if (p->has_ide) {
+        ide_firmware_setup(&p->ide);
+    }
     p->pic.chip[1].elcr = 1u << (PC_SCI_IRQ - 8) | 1u << (10 - 8) | 1u << (11 - 8);
     lapic_set_virtual_wire(&p->lapics[0]);
 }
@@ -435,9 +488,9 @@ bool pc_press_power(struct pc *p) { return acpi_pm_press_power_button(&p->pm); }
 void pc_describe(const struct pc *p, struct boot_machine *b)
 {
     b->ioapic_id = 0;
-    b->pm_base = PIIX4_PM_BASE;
+    b->pm_base = p->pm_base;
     b->pm_timer_32bit = true;
-    b->gpe0_base = PIIX4_PM_BASE + 0xc;
+    b->gpe0_base = p->pm_base + 0xc;
     b->gpe0_len = 2 * ACPI_PM_GPES / 8;
     b->sci_irq = PC_SCI_IRQ;
     b->s5_type = ACPI_PM_SLP_TYP_S5;

@@ -15,6 +15,7 @@
 #include "dev/pc/i8042.h"
 #include "dev/pc/i8254.h"
 #include "dev/pc/i8259.h"
+#include "dev/pc/ide.h"
 #include "dev/pc/ioapic.h"
 #include "dev/pc/irq_or.h"
 #include "dev/pc/lapic.h"
@@ -24,7 +25,9 @@
 #include "dev/pc/port92.h"
 #include "dev/pc/test_dev.h"
 #include "dev/pc/uart16550.h"
+#include "machine/cards.h"
 #include "machine/config.h"
+#include "machine/disks.h"
 #include "machine/serial.h"
 
 struct machine;
@@ -48,6 +51,10 @@ struct pc {
     struct piix3 isa_bridge;
     struct piix4_pm pm_function;
     struct acpi_pm pm;
+    struct disks disks;
+    struct ide ide;
+    bool has_ide;
+    struct cards cards; /* in the PCI slots */
     /* Time */
     struct pit pit;
     struct rtc rtc;
@@ -64,6 +71,8 @@ struct pc {
     struct debugcon debugcon[2];
     struct exit_port exit_port;
     struct test_dev test_dev;
+    bool has_firmware;  /* the processors start at the reset vector */
+    uint16_t pm_base;   /* where the ACPI registers are */
     bool has_exit_port; /* and the test device: a machine for test kernels */
 };
 

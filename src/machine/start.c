@@ -69,6 +69,10 @@ static int add_module_list(struct machine *m, const char *list, struct err *e)
 int machine_open_boot_files(struct machine *m, const struct machine_config *c, struct err *e)
 {
     enum boot_kind kind;
+    m->append = c->append != NULL ? xstrdup(c->append) : NULL;
+    if (c->kernel == NULL) {
+        return 0;
+    }
     int r = boot_file_open(&m->kernel, c->kernel, e);
     if (r == 0) {
         r = boot_recognise(&m->kernel, &kind, e);
@@ -79,7 +83,6 @@ int machine_open_boot_files(struct machine *m, const struct machine_config *c, s
     if (r < 0) {
         return err_prefix(e, r, "kernel");
     }
-    m->append = c->append != NULL ? xstrdup(c->append) : NULL;
     if (c->initrd == NULL) {
         return 0;
     }
@@ -137,6 +140,9 @@ static void start_processor(struct cpu *cpu, const struct boot_cpu *b)
 
 int machine_boot(struct machine *m, struct err *e)
 {
+    if (m->pc->has_firmware) {
+        return 0; /* the processors are at the reset vector */
+    }
     uint32_t ids[MACHINE_MAX_CPUS];
     struct boot_machine board = { .cpus = m->cpu_count, .apic_ids = ids };
     for (unsigned i = 0; i < m->cpu_count; i++) {

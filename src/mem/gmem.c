@@ -274,29 +274,50 @@ void gmem_map_hole(struct gmem *m, gpa_t gpa, uint64_t size)
     changed(m);
 }
 
-int gmem_map_rom(struct gmem *m, gpa_t gpa, const void *data, uint64_t size, struct err *e)
+int gmem_add_rom(struct gmem *m, const void *data, uint64_t size, uint64_t *page, struct err *e)
 {
-    uint64_t span = align_up(size, GMEM_PAGE_SIZE);
-    gpa_t end;
-    if (size == 0 || gpa % GMEM_PAGE_SIZE != 0 || size > ROM_MAX || ckd_add(&end, gpa, span)) {
-        return err_set(e, -EINVAL, "rom: cannot place %" PRIu64 " bytes at %#" PRIx64, size, gpa);
+    if (size == 0 || size > ROM_MAX) {
+        return err_set(e, -EINVAL, "rom: %" PRIu64 " bytes", size);
     }
+    uint64_t span = align_up(size, GMEM_PAGE_SIZE);
     pthread_mutex_lock(&m->map_lock);
     if (span > ROM_MAX - m->rom_bytes) {
         pthread_mutex_unlock(&m->map_lock);
         return err_set(e, -ENOMEM, "rom: more than %u MiB in all", (unsigned)(ROM_MAX >> 20));
     }
-    struct gmem_range r = { .gpa = gpa,
-                            .size = span,
-                            .kind = GMEM_ROM,
-                            .ram_page = (m->ram_bytes + m->rom_bytes) >> GMEM_PAGE_BITS };
+    *page = (m->ram_bytes + m->rom_bytes) >> GMEM_PAGE_BITS;
     memcpy(m->host + m->ram_bytes + m->rom_bytes, data, size); /* the rest of the page is zero */
     m->rom_bytes += span;
-    edit_insert(m, edit_cut(m, gpa, span), &r);
+    pthread_mutex_unlock(&m->map_lock);
+    return 0;
+}
+
+void gmem_show_rom(struct gmem *m, gpa_t gpa, uint64_t page, uint64_t size)
+{
+    struct gmem_range r = { .gpa = gpa, .size = size, .kind = GMEM_ROM, .ram_page = page };
+    check_range(gpa, size);
+    pthread_mutex_lock(&m->map_lock);
+    assert(page >= m->ram_bytes >> GMEM_PAGE_BITS &&
+           page + (size >> GMEM_PAGE_BITS) <= (m->ram_bytes + m->rom_bytes) >> GMEM_PAGE_BITS);
+    edit_insert(m, edit_cut(m, gpa, size), &r);
     publish(m);
     pthread_mutex_unlock(&m->map_lock);
     changed(m);
-    return 0;
+}
+
+int gmem_map_rom(struct gmem *m, gpa_t gpa, const void *data, uint64_t size, struct err *e)
+{
+    uint64_t span = align_up(size, GMEM_PAGE_SIZE);
+    uint64_t page;
+    gpa_t end;
+    if (gpa % GMEM_PAGE_SIZE != 0 || ckd_add(&end, gpa, span)) {
+        return err_set(e, -EINVAL, "rom: cannot place %" PRIu64 " bytes at %#" PRIx64, size, gpa);
+    }
+    int r = gmem_add_rom(m, data, size, &page, e);
+    if (r == 0) {
+        gmem_show_rom(m, gpa, page, span);
+    }
+    return r;
 }
 
 void gmem_set_map_hook(struct gmem *m, void (*fn)(void *ctx), void *ctx)

@@ -108,6 +108,9 @@ bool net_room(const struct net *n);
 uint16_t net_sum(const uint8_t *data, size_t len, uint32_t start); /* folded, not inverted */
 /* Fill in a partial checksum. False: the header lies. */
 bool net_finish_csum(const struct net_offload *o, uint8_t *frame, size_t len);
+/* A TCP frame to be cut into segments of mss bytes of payload: lengths and the sum of the pseudo
+ * header as NET_GSO wants them. False: not TCP over IP. */
+bool net_prepare_gso(struct net_offload *o, uint8_t *frame, size_t len, uint16_t mss);
 /* Cut a large segment up and call fn for each piece, checksums filled in. False: not TCP over IP. */
 typedef void net_segment_fn(void *ctx, uint8_t *frame, size_t len);
 bool net_segment(const struct net_offload *o, const uint8_t *frame, size_t len, net_segment_fn *fn,

@@ -127,6 +127,27 @@ void net_tcp_finish(uint8_t *f, size_t len, const struct net_tcp *t)
     store_be16(f + t->tcp + TCP_CSUM, sum);
 }
 
+bool net_prepare_gso(struct net_offload *o, uint8_t *f, size_t len, uint16_t mss)
+{
+    struct net_tcp t;
+    if (mss == 0 || !net_parse_tcp(f, len, &t) || len - t.ip > 0xffff) {
+        return false;
+    }
+    *o = (struct net_offload){ .flags = NET_CSUM_PARTIAL,
+                               .gso_type = t.v6 ? NET_GSO_TCP6 : NET_GSO_TCP4,
+                               .gso_size = mss,
+                               .hdr_len = (uint16_t)t.payload,
+                               .csum_start = (uint16_t)t.tcp,
+                               .csum_offset = TCP_CSUM };
+    if (t.v6) {
+        store_be16(f + t.ip + 4, (uint16_t)(len - t.ip - IP6_HEADER));
+    } else {
+        finish_ip4(f + t.ip, t.tcp - t.ip, len - t.ip);
+    }
+    net_tcp_pseudo(f, len, &t);
+    return true;
+}
+
 void net_tcp_pseudo(uint8_t *f, size_t len, const struct net_tcp *t)
 {
     store_be16(f + t->tcp + TCP_CSUM, pseudo_sum(f, len, t));

@@ -7,10 +7,12 @@
 
 #include "cpu/insn.h"
 
+/* All features, with Intel's ways. */
 static const struct cpu_features *all(void)
 {
     static struct cpu_features f;
     memset(&f, 0xff, sizeof f);
+    cpu_features_clear(&f, CPU_FEATURE_AMD);
     return &f;
 }
 
@@ -466,6 +468,37 @@ static void features_decide(void **state)
     assert_int_equal(in.opnd[1].reg, 8);
 }
 
+/* Where AMD's processors take the same bytes otherwise. */
+static void amd_decides(void **state)
+{
+    (void)state;
+    struct insn in;
+    struct cpu_features amd = *all();
+    cpu_features_set(&amd, CPU_FEATURE_AMD);
+    assert_int_equal(decode(&in, "66e80102030405", 64, &amd), INSN_OK);
+    assert_int_equal(in.opsize, 2);
+    assert_int_equal(in.len, 4);
+    assert_int_equal(decode(&in, "6648e801020304", 64, &amd), INSN_OK);
+    assert_int_equal(in.opsize, 8);
+    assert_int_equal(in.len, 7);
+    assert_int_equal(decode(&in, "66c3", 64, &amd), INSN_OK);
+    assert_int_equal(in.opsize, 2);
+    assert_int_equal(decode(&in, "ffe0", 64, &amd), INSN_OK);
+    assert_int_equal(in.opsize, 8);
+    assert_int_equal(decode(&in, "0f0dc8", 64, &amd), INSN_UD);
+    assert_int_equal(decode(&in, "0f0d08", 64, &amd), INSN_OK);
+    assert_int_equal(decode(&in, "f390", 64, &amd), INSN_OK);
+    assert_int_equal(in.op, OP_PAUSE);
+    assert_int_equal(decode(&in, "f34190", 64, &amd), INSN_OK);
+    assert_int_equal(in.op, OP_XCHG);
+    assert_int_equal(decode(&in, "f34190", 64, all()), INSN_OK);
+    assert_int_equal(in.op, OP_PAUSE);
+    assert_int_equal(decode(&in, "c4e3f916c001", 32, &amd), INSN_UD);
+    assert_int_equal(decode(&in, "c4e3f916c001", 32, all()), INSN_OK);
+    assert_int_equal(decode(&in, "666300", 64, &amd), INSN_OK);
+    assert_int_equal(in.opnd[1].size, 4);
+}
+
 static void flags_refined(void **state)
 {
     (void)state;
@@ -498,7 +531,7 @@ int main(void)
         cmocka_unit_test(undefined),       cmocka_unit_test(vex),
         cmocka_unit_test(x87),             cmocka_unit_test(memory_sizes_and_access),
         cmocka_unit_test(lengths),         cmocka_unit_test(features_decide),
-        cmocka_unit_test(flags_refined),
+        cmocka_unit_test(amd_decides),     cmocka_unit_test(flags_refined),
     };
     return cmocka_run_group_tests_name("decode", tests, NULL, NULL);
 }

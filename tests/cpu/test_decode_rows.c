@@ -76,6 +76,9 @@ static void every_row_has_encodings(void **state)
     uint64_t rng = 12345;
     for (unsigned row = 0; row < insn_info_count; row++) {
         unsigned found = 0;
+        cpu_features_clear(&all, CPU_FEATURE_AMD);
+        if (insn_info[row].feature == CPU_FEATURE_AMD)
+            cpu_features_set(&all, CPU_FEATURE_AMD);
         for (int mode = INSN_MODE_16; mode <= INSN_MODE_64; mode++) {
             for (int i = 0; i < 8; i++) {
                 uint8_t bytes[INSN_MAX_LEN];

@@ -213,7 +213,9 @@ int main(void)
 {
 #define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_smi),   T(test_timer), cmocka_unit_test_setup_teardown(test_timer_32, setup32, teardown),
+        T(test_smi),
+        T(test_timer),
+        cmocka_unit_test_setup_teardown(test_timer_32, setup32, teardown),
         T(test_carry), T(test_power_button),
         T(test_gpe),   T(test_soft_off),
         T(test_moved), T(test_random_traffic),

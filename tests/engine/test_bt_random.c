@@ -241,6 +241,16 @@ static const char *compare(const struct pair *p, enum engine_exit x, enum engine
     return NULL;
 }
 
+/* The same random data for both. */
+static void fill_data(struct pair *p)
+{
+    for (unsigned i = 0; i < DATA_SIZE; i += 8) {
+        uint64_t v = test_random(&p->rng);
+        vm_poke(p->vm[0], DATA + i, &v, 8);
+        vm_poke(p->vm[1], DATA + i, &v, 8);
+    }
+}
+
 /* A program that wrote itself into an endless loop is given up. */
 static struct pair *running;
 
@@ -268,8 +278,10 @@ static bool run_program(struct pair *p)
             x[i] = vm_run(p->vm[i], 0);
         }
         alarm(0);
-        if (x[0] == ENGINE_EXIT_KICK || x[1] == ENGINE_EXIT_KICK)
+        if (x[0] == ENGINE_EXIT_KICK || x[1] == ENGINE_EXIT_KICK) {
+            fill_data(p); /* they were stopped at different points */
             return true;
+        }
         const char *what = compare(p, x[0], x[1]);
         if (what != NULL) {
             report(p, what);
@@ -290,13 +302,8 @@ static void programs(unsigned bits)
     running = &p;
     signal(SIGALRM, on_alarm);
     for (uint64_t n = 0; n < count && bad < 5; n++) {
-        if (n % 64 == 0) {
-            for (unsigned i = 0; i < DATA_SIZE; i += 8) {
-                uint64_t v = test_random(&p.rng);
-                vm_poke(p.vm[0], DATA + i, &v, 8);
-                vm_poke(p.vm[1], DATA + i, &v, 8);
-            }
-        }
+        if (n % 64 == 0)
+            fill_data(&p);
         bad += !run_program(&p);
     }
     running = NULL;

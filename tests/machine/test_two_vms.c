@@ -204,7 +204,8 @@ static void test_bad_configurations(void **state)
         assert_non_null(strstr(error, word));                                                      \
     } while (0)
     REFUSED(c.size = 8, "version");
-    REFUSED(c.kernel = NULL, "kernel");
+    REFUSED((c.kernel = NULL, c.initrd = "/dev/null"), "kernel");
+    REFUSED((c.kernel = NULL, c.firmware = "/no/such/bios"), "/no/such/bios");
     REFUSED(c.kernel = "/no/such/kernel", "/no/such/kernel");
     REFUSED(c.cpus = 0, "processors");
     REFUSED(c.memory_bytes = 4097, "memory");

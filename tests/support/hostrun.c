@@ -33,6 +33,7 @@ static struct {
     unsigned serial_at_tick;
     void (*tick)(void);
     uint64_t fs_base;
+    uint64_t gpr_mask; /* upper halves mean nothing outside 64-bit mode; of RSP they leak */
 } run;
 
 static uint8_t signal_stack[65536];
@@ -164,7 +165,7 @@ static void on_signal(int sig, siginfo_t *info, void *ucontext)
     out->error = has_error ? (uint32_t)regs[REG_ERR] : 0;
     out->cr2 = out->vector == 14 ? (uint64_t)regs[REG_CR2] : 0;
     for (unsigned i = 0; i < 16; i++) {
-        out->state.gpr[i] = (uint64_t)regs[order[i]];
+        out->state.gpr[i] = (uint64_t)regs[order[i]] & run.gpr_mask;
     }
     out->state.rip = (uint64_t)regs[REG_RIP];
     out->state.rflags = (uint64_t)regs[REG_EFL];
@@ -260,6 +261,16 @@ void hostrun_on_tick(void (*tick)(void)) { run.tick = tick; }
 
 uint64_t hostrun_fs_base(void) { return run.fs_base; }
 
+bool hostrun_hides_x87_pointers(void)
+{
+    struct insn_state s = { .fx = { 0x7f, 3, [8] = 1, [25] = 0x1f, [24] = 0x80 }, .rflags = 0x202 };
+    struct insn_outcome o;
+    s.rip = IS_CODE;
+    hostrun_set_code(0, NULL, 0);
+    hostrun_run(IS_MODE_64, &s, &o);
+    return o.state.fx[8] == 0;
+}
+
 void hostrun_set_code(unsigned offset, const uint8_t *code, size_t len)
 {
     memset((void *)(uintptr_t)(IS_CODE + (offset & ~63u)), 0xcc, 192);
@@ -316,6 +327,7 @@ void hostrun_run(enum is_mode mode, const struct insn_state *in, struct insn_out
     run.regs = *in;
     run.out = out;
     run.serial++;
+    run.gpr_mask = mode == IS_MODE_64 ? ~0ull : 0xffffffff;
     run_target = in->rip;
     uint64_t cs = mode == IS_MODE_32 ? LINUX_CS32 : IS_SEL_CS16;
     run_far_target = (in->rip & 0xffffffff) | cs << 32;

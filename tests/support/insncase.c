@@ -437,9 +437,8 @@ static bool prepare_special(struct rng *r, struct insn_case *c, struct insn *in,
     }
 }
 
-/* Where in's ModRM operand lies now. */
-static uint64_t linear_address(const struct insn_case_env *env, const struct insn_case *c,
-                               const struct insn *in, size_t at)
+uint64_t insn_case_address(const struct insn_case *c, const struct insn_case_env *env,
+                           const struct insn *in, size_t at)
 {
     const struct insn_mem *m = &in->mem;
     uint64_t a = (uint64_t)m->disp;
@@ -501,7 +500,7 @@ static bool prepare(struct rng *r, const struct insn_case_env *env, struct insn_
     /* The last step may have changed an address register: never leave the test regions. */
     return target == 0 || (attr & IA_VSIB) || in->mem.base == INSN_REG_RIP ||
            (in->mem.base == INSN_NO_REG && in->mem.index == INSN_NO_REG) ||
-           linear_address(env, c, in, at) == target;
+           insn_case_address(c, env, in, at) == target;
 }
 
 static enum insn_mode decode_mode(enum is_mode mode)
@@ -548,9 +547,11 @@ static bool unknown_to_guest(const uint8_t *code, size_t len, enum is_mode mode)
     }
     if (a != 0x0f)
         return false;
+    if ((b == 0x20 || b == 0x22) && memchr(code, 0xf0, i) != NULL) /* MOV CR8 in AMD's other way */
+        return true;
     return b == 0x01 || b == 0x1a || b == 0x1b || b == 0x05 || b == 0x34 || b == 0x00 ||
            b == 0x0d || b == 0x0e || b == 0x0f || b == 0x37 || b == 0xff || b == 0xb9 ||
-           b == 0xae || b == 0xc7;
+           b == 0xae || b == 0xc7 || b == 0x2b || b == 0x78 || b == 0x79; /* SSE4A */
 }
 
 bool insn_case_single(struct insn_case *c, const struct insn_case_env *env, enum is_mode mode,

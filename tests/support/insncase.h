@@ -28,6 +28,7 @@ struct insn_case {
 struct insn_case_env {
     struct cpu_features features; /* what the guest's decoder accepts */
     uint64_t fs_base;
+    bool hides_x87_pointers; /* the host's outcome has FOP, FIP, FDP with FSW.ES only */
 };
 
 /* Make the case for one instruction. Memory operands that are addressed absolutely or relative to
@@ -38,6 +39,10 @@ bool insn_case_single(struct insn_case *c, const struct insn_case_env *env, enum
 /* A straight line of up to `count` random instructions that do not touch the address registers. */
 bool insn_case_block(struct insn_case *c, const struct insn_case_env *env, enum is_mode mode,
                      unsigned count, uint64_t seed);
+
+/* Linear address of the ModRM operand of `in`, which is at c->code + at. */
+uint64_t insn_case_address(const struct insn_case *c, const struct insn_case_env *env,
+                           const struct insn *in, size_t at);
 
 /* Are two outcomes equal in what a processor must do alike? Registers, then memory. What is left to
  * the implementation is listed in insnreport.c. */

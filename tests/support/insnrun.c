@@ -74,6 +74,7 @@ struct insnrun *insnrun_new(const struct engine_class *cls, struct err *e)
         free(r);
         return NULL;
     }
+    r->env.hides_x87_pointers = hostrun_hides_x87_pointers();
     r->env.features = guestrun_cpu(r->guest)->features;
     r->rng = env_number("INSN_SEED", 0) * 2 + 88172645463325253ull;
     r->reports = env_number("INSN_REPORTS", 10);

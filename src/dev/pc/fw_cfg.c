@@ -165,6 +165,17 @@ int fw_cfg_add_file(struct fw_cfg *f, const char *name, const void *data, uint32
     return r;
 }
 
+int fw_cfg_replace_file(struct fw_cfg *f, const char *name, const void *data, uint32_t len)
+{
+    int n = find_file(f, name);
+    if (n < 0 || f->generic[FW_CFG_FILE_FIRST + n].writable) {
+        return -ENOENT;
+    }
+    set_copy(&f->generic[FW_CFG_FILE_FIRST + n], data, len);
+    store_be32(f->directory + 4 + (unsigned)n * DIR_ENTRY, len);
+    return 0;
+}
+
 int fw_cfg_add_writable(struct fw_cfg *f, const char *name, const void *data, uint32_t len)
 {
     struct fw_cfg_item *item;

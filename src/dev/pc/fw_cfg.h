@@ -84,6 +84,9 @@ void fw_cfg_set_borrowed(struct fw_cfg *f, uint16_t key, const void *data, uint3
 
 /* A named file ("etc/e820"); bytes are copied. -ENOSPC: too many; -EINVAL: name; -EEXIST. */
 MUST_CHECK int fw_cfg_add_file(struct fw_cfg *f, const char *name, const void *data, uint32_t len);
+/* New contents for a file that is there. -ENOENT. */
+MUST_CHECK int fw_cfg_replace_file(struct fw_cfg *f, const char *name, const void *data,
+                                   uint32_t len);
 /* One that the guest may write by DMA; it survives until reset. -ENOSPC. */
 MUST_CHECK int fw_cfg_add_writable(struct fw_cfg *f, const char *name, const void *data,
                                    uint32_t len);

@@ -17,6 +17,8 @@
 #define PIECE_BYTES KIB(16)
 #define LEGACY_START 0xa0000u
 #define SMRAM_PIECES 8u /* 0xa0000..0xbffff */
+#define ROM_START 0xe0000u
+#define ROM_PIECE ((ROM_START - LEGACY_START) / PIECE_BYTES)
 #define ROW_UNIT MIB(8) /* DRB */
 
 enum i440fx_reg { REG_DRB = 0x60, REG_PAM0 = 0x59, REG_PAM6 = 0x5f, REG_SMRAM = 0x72 };
@@ -51,7 +53,9 @@ static void lay(struct i440fx *h, unsigned piece, unsigned count, uint8_t attrib
 {
     gpa_t gpa = LEGACY_START + piece * PIECE_BYTES;
     uint64_t size = count * PIECE_BYTES;
-    if (!(attributes & PAM_READ)) {
+    if (!(attributes & PAM_READ) && h->has_rom && gpa >= ROM_START) {
+        gmem_show_rom(h->mem, gpa, h->rom_page + (gpa - ROM_START) / GMEM_PAGE_SIZE, size);
+    } else if (!(attributes & PAM_READ)) {
         gmem_map_hole(h->mem, gpa, size);
     } else if (attributes & PAM_WRITE) {
         gmem_map_ram(h->mem, gpa, size);
@@ -66,7 +70,7 @@ static void update_map(struct i440fx *h)
         uint8_t attributes = wanted(h, i);
         unsigned n = 0;
         while (i + n < I440FX_PIECES && wanted(h, i + n) == attributes &&
-               h->mapped[i + n] != attributes) {
+               h->mapped[i + n] != attributes && (n == 0 || i + n != ROM_PIECE)) {
             h->mapped[i + n] = attributes;
             n++;
         }
@@ -87,6 +91,15 @@ static void config_written(struct pci_func *f, unsigned offset, unsigned size)
         f->writable[REG_SMRAM] = 0; /* until reset */
     }
     update_map(h);
+}
+
+void i440fx_set_rom(struct i440fx *h, uint64_t page)
+{
+    h->has_rom = true;
+    h->rom_page = page;
+    for (unsigned i = ROM_PIECE; i < I440FX_PIECES; i++) {
+        lay(h, i, 1, wanted(h, i));
+    }
 }
 
 void i440fx_set_smm(struct i440fx *h, bool smm)

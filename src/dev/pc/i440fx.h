@@ -19,6 +19,8 @@ struct i440fx {
     /* Not state: */
     struct gmem *mem;              /* borrowed */
     uint8_t mapped[I440FX_PIECES]; /* attributes in force: bit 0 readable, bit 1 writable */
+    bool has_rom;                  /* the ISA bus answers in the last 128 KiB: the BIOS */
+    uint64_t rom_page;             /* its first page in gmem */
     bool smm;                      /* the processors that run are in system-management mode */
 };
 
@@ -32,6 +34,11 @@ struct pci_bus *i440fx_pci(struct i440fx *h);
 /* What firmware does before it starts an operating system: RAM, writable, from 0xc0000 to 1 MiB.
  * Boot without firmware calls it after each reset. */
 void i440fx_open_shadow(struct i440fx *h);
+
+/* The BIOS ROM that shows from 0xe0000 to 1 MiB where no RAM is switched on: 128 KiB in gmem's ROM
+ * (gmem_add_rom). */
+#define I440FX_ROM_BYTES 0x20000u
+void i440fx_set_rom(struct i440fx *h, uint64_t page);
 
 /* The SMIACT# pin: SMRAM shows while it is up. */
 void i440fx_set_smm(struct i440fx *h, bool smm);

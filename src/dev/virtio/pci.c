@@ -92,7 +92,7 @@ static void interrupt(struct virtio *v, uint16_t vector, uint8_t isr)
 void virtio_interrupt(struct virtio *v, unsigned n)
 {
     struct virtq *q = &v->queue[n];
-    if (virtq_wants_interrupt(q)) {
+    if (virtio_running(v) && virtq_wants_interrupt(q)) {
         interrupt(v, q->vector, ISR_QUEUE);
     }
 }

@@ -404,7 +404,7 @@ bool bt_emit_branch(struct translation *t)
 {
     const struct insn *in = &t->insn[t->i];
     uint64_t target = t->ip[t->i + 1] + (uint64_t)in->imm;
-    bool narrow = !t->mode64 && in->opsize == 2; /* IP is truncated to 16 bits */
+    bool narrow = in->opsize == 2; /* IP is truncated to 16 bits */
     if (narrow || (t->mode & BT_MODE_WIDTH) == INSN_MODE_16)
         return false;
     switch (insn_info[in->row].branch) {

@@ -74,7 +74,7 @@ uint32_t bt_flags_live_at(struct translation *t, uint64_t target)
         if (open == 0)
             return needed;
         off += in.len;
-        if (info->branch == BR_JMP) {
+        if (info->branch == BR_JMP && in.opsize != 2) {
             uint64_t to = (target & ~(uint64_t)(GMEM_PAGE_SIZE - 1)) + off + (uint64_t)in.imm;
             if (to >> GMEM_PAGE_BITS != t->pc >> GMEM_PAGE_BITS)
                 return needed | open;
@@ -94,7 +94,10 @@ void bt_flags_analyse(struct translation *t)
     const struct insn *last = &t->insn[n - 1];
     const struct insn_info *info = &insn_info[last->row];
     uint32_t live = ARITH;
-    if (info->branch == BR_JMP || info->branch == BR_CALL)
+    bool narrow = last->opsize == 2; /* IP is truncated to 16 bits: the helper finds the target */
+    if (narrow && info->branch != BR_NONE)
+        live = ARITH;
+    else if (info->branch == BR_JMP || info->branch == BR_CALL)
         live = bt_flags_live_at(t, t->ip[n] + (uint64_t)last->imm);
     else if (info->branch == BR_NONE || info->branch == BR_JCC)
         live = bt_flags_live_at(t, t->ip[n]);
@@ -102,7 +105,9 @@ void bt_flags_analyse(struct translation *t)
     for (unsigned i = n; i-- > 0;) {
         const struct insn *in = &t->insn[i];
         if (insn_info[in->row].branch == BR_JCC) {
-            t->live_taken[i] = bt_flags_live_at(t, t->ip[i + 1] + (uint64_t)in->imm);
+            t->live_taken[i] = in->opsize == 2
+                                   ? ARITH
+                                   : bt_flags_live_at(t, t->ip[i + 1] + (uint64_t)in->imm);
             live |= t->live_taken[i];
         }
         live = live_before(t->mode, in, live);

@@ -351,13 +351,37 @@ static void store_temps(struct emit *e, const struct plan *p)
         emit_rg(e, 0x89, true, p->store[i].host, gpr_off(p->store[i].guest));
 }
 
+/* Arithmetic flags that do not depend on what they were. Some of those that the manual leaves
+ * undefined do: processors leave them. */
+static uint32_t flags_replaced(const struct translation *t, const struct insn *in)
+{
+    uint32_t written = insn_flags_written(in) & (uint32_t)FLAGS_ARITH;
+    switch (in->op) {
+    case OP_BT:
+    case OP_BTS:
+    case OP_BTR:
+    case OP_BTC:
+        return (uint32_t)FLAG_CF;
+    case OP_MUL:
+    case OP_IMUL:
+    case OP_IMUL1:
+    case OP_DIV:
+    case OP_IDIV:
+    case OP_BSF:
+    case OP_BSR:
+    case OP_TZCNT:
+    case OP_LZCNT:
+        return cpu_is_amd(t->cpu) ? written & ~insn_info[in->row].flags_undefined : written;
+    default:
+        return written;
+    }
+}
+
 static void flags_before(struct translation *t, const struct insn *in)
 {
     const struct insn_info *info = &insn_info[in->row];
     uint32_t arith = (uint32_t)FLAGS_ARITH;
-    uint32_t written = insn_flags_written(in) & arith;
-    if (in->op == OP_BT || in->op == OP_BTS || in->op == OP_BTR || in->op == OP_BTC)
-        written = (uint32_t)FLAG_CF; /* undefined by the manual, but processors leave the others */
+    uint32_t written = flags_replaced(t, in);
     uint32_t kept = t->live[t->i + 1] & ~written;
     if ((insn_flags_read(in) & arith) ||
         ((written | (info->flags_undefined & arith)) && (kept & arith)))
@@ -537,9 +561,18 @@ static bool emit_div(struct translation *t, const struct insn *in)
         emit_ri(e, 7, w, T0, 1);
         bt_cold_new(t, COLD_HELPER, emit_jcc_fwd(e, CC_BE))->site = site;
     }
+    /* The manual leaves the flags undefined; Intel's processors leave them alone, AMD's do not. */
+    bool flags = cpu_is_amd(t->cpu) && t->live[t->i + 1] != 0;
+    if (flags)
+        bt_flags_load(t);
     emit_rr(e, 0xf7, w, in->op == OP_DIV ? 6 : 7, T1);
+    if (flags) {
+        bt_flags_written(t);
+        bt_flags_save(t);
+        t->flags = FLAGS_MEM; /* where the helper leaves them */
+    }
     t->bt->cache.sites[site].resume = emit_here(e);
-    return true; /* the manual leaves the flags undefined; processors leave them alone */
+    return true;
 }
 
 /* One fixed opcode on fixed registers and flags: the bytes after segment and address prefixes. */

@@ -12,7 +12,8 @@
 #define TYPE_32 uint32_t
 #define TYPE_64 uint64_t
 
-#define SHIFT(name, imm_name, bits)                                                                \
+/* _i_: by an immediate; _k_: the same where the host keeps OF. */
+#define SHIFT(name, keep_name, bits)                                                                \
     static uint32_t name##_1_##bits(OP_ARGS)                                                       \
     {                                                                                              \
         op_set(cpu, op->dst, SIZE_##bits,                                                          \
@@ -22,8 +23,15 @@
     static uint32_t name##_i_##bits(OP_ARGS)                                                       \
     {                                                                                              \
         op_set(cpu, op->dst, SIZE_##bits,                                                          \
-               alu_##imm_name##_##bits((TYPE_##bits)op_get(cpu, op->dst, SIZE_##bits),             \
-                                       (uint8_t)op->imm, &fl));                                    \
+               alu_##name##_##bits((TYPE_##bits)op_get(cpu, op->dst, SIZE_##bits),                 \
+                                   (uint8_t)op->imm, &fl));                                        \
+        OP_NEXT;                                                                                   \
+    }                                                                                              \
+    static uint32_t name##_k_##bits(OP_ARGS)                                                       \
+    {                                                                                              \
+        op_set(cpu, op->dst, SIZE_##bits,                                                          \
+               alu_##keep_name##_##bits((TYPE_##bits)op_get(cpu, op->dst, SIZE_##bits),            \
+                                        (uint8_t)op->imm, &fl));                                   \
         OP_NEXT;                                                                                   \
     }                                                                                              \
     static uint32_t name##_cl_##bits(OP_ARGS)                                                      \
@@ -33,24 +41,24 @@
                                    (uint8_t)cpu->gpr[R_CX], &fl));                                 \
         OP_NEXT;                                                                                   \
     }
-#define SHIFT_SIZES(name, imm_name)                                                                \
-    SHIFT(name, imm_name, 8)                                                                       \
-    SHIFT(name, imm_name, 16) SHIFT(name, imm_name, 32) SHIFT(name, imm_name, 64)
+#define SHIFT_SIZES(name, keep_name)                                                                \
+    SHIFT(name, keep_name, 8)                                                                       \
+    SHIFT(name, keep_name, 16) SHIFT(name, keep_name, 32) SHIFT(name, keep_name, 64)
 SHIFT_SIZES(rol, rol_imm)
 SHIFT_SIZES(ror, ror_imm)
 SHIFT_SIZES(shl, shl)
 SHIFT_SIZES(shr, shr)
 SHIFT_SIZES(sar, sar)
 
+#define SHIFT_FORMS(name, bits)                                                                    \
+    {                                                                                              \
+        name##_1_##bits, name##_i_##bits, name##_k_##bits, name##_cl_##bits                        \
+    }
 #define SHIFT_ROW(name)                                                                            \
     {                                                                                              \
-        { name##_1_8, name##_i_8, name##_cl_8 }, { name##_1_16, name##_i_16, name##_cl_16 },       \
-            { name##_1_32, name##_i_32, name##_cl_32 },                                            \
-        {                                                                                          \
-            name##_1_64, name##_i_64, name##_cl_64                                                 \
-        }                                                                                          \
+        SHIFT_FORMS(name, 8), SHIFT_FORMS(name, 16), SHIFT_FORMS(name, 32), SHIFT_FORMS(name, 64)  \
     }
-static op_fn *const shift_table[5][4][3] = {
+static op_fn *const shift_table[5][4][4] = {
     SHIFT_ROW(rol), SHIFT_ROW(ror), SHIFT_ROW(shl), SHIFT_ROW(shr), SHIFT_ROW(sar),
 };
 
@@ -65,8 +73,9 @@ static op_fn *bind_shift_reg(struct op *op, const struct insn *in, unsigned whic
         return NULL;
     }
     unsigned form = in->opcode == 0xd0 || in->opcode == 0xd1 ? 0
-                    : in->opnd[1].kind == OPND_IMM           ? 1
-                                                             : 2;
+                    : in->opnd[1].kind != OPND_IMM           ? 3
+                    : alu_rotate_keeps_of()                  ? 2
+                                                             : 1;
     op->dst = bind_reg(&in->opnd[0]);
     op->imm = (int32_t)in->imm;
     return shift_table[which][size_index(in->opnd[0].size)][form];

@@ -49,7 +49,7 @@ long sys(long nr, word a, word b, word c, word d, word e, word f)
 #endif
 
 void restorer(void);
-int main(void);
+int main(int args);
 void start_c(word *stack);
 
 void start_c(word *stack)
@@ -58,7 +58,7 @@ void start_c(word *stack)
     while (*at++ != 0) {                 /* environment */
     }
     aux = at;
-    quit(main());
+    quit(main((int)stack[0]));
 }
 
 void quit(int status)

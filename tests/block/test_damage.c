@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Images of every format damaged at random, some hundred of each: what fuzz/fuzz_<format> does
+ * for hours.
+ */
+// LAYERS: block base
+#include "support/test.h"
+
+#include "block/damage.h"
+
+static void damaged(void **state)
+{
+    const char *format = *state;
+    struct damage_template list[DAMAGE_TEMPLATES];
+    size_t count = damage_templates(format, list);
+    uint64_t rng = 0x1234567;
+    assert_true(count > 0);
+    for (unsigned i = 0; i < 250; i++) {
+        uint8_t input[2 + 5 * 12];
+        size_t changes = test_random(&rng) % 12;
+        for (size_t k = 0; k < sizeof input; k++) {
+            input[k] = (uint8_t)(test_random(&rng) >> 24);
+        }
+        damage_run(list, count, input, 2 + 5 * changes);
+    }
+    for (size_t i = 0; i < count; i++) {
+        damage_template_free(&list[i]);
+    }
+}
+
+int main(void)
+{
+    static char *const formats[] = { "qcow2", "vmdk", "vdi", "vhd", "vhdx" };
+    struct CMUnitTest tests[ARRAY_LEN(formats)];
+    for (size_t i = 0; i < ARRAY_LEN(formats); i++) {
+        tests[i] = (struct CMUnitTest){ .name = formats[i],
+                                        .test_func = damaged,
+                                        .initial_state = formats[i] };
+    }
+    cmocka_set_message_output(CM_OUTPUT_TAP);
+    return cmocka_run_group_tests_name("block damage", tests, NULL, NULL);
+}
