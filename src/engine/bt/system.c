@@ -42,6 +42,7 @@ static void load_byte(struct emit *e, unsigned reg, int32_t at)
 static void whole_rflags(struct translation *t)
 {
     struct emit *e = &t->e;
+    t->in_t0 = NULL;
     load_byte(e, T1, HOT_OFF(flags));
     emit_rr(e, 0xc1, false, 4, T1); /* shl T1d, 11: OF */
     emit1(e, 11);
