@@ -32,7 +32,7 @@ static void cpu_intr(void *ctx, int level)
     }
 }
 
-static void cpu_nmi(void *ctx) { cpu_raise_event(ctx, CPU_EV_NMI); }
+static void cpu_nmi(void *ctx) { cpu_raise_nmi(ctx); }
 static void cpu_smi(void *ctx) { cpu_raise_event(ctx, CPU_EV_SMI); }
 static void cpu_init_pin(void *ctx) { cpu_raise_event(ctx, CPU_EV_INIT); }
 
@@ -263,6 +263,12 @@ static void init_lapic(struct pc *p, unsigned i)
     lapic_init(&p->lapics[i], m->bus, &config);
 }
 
+static size_t to_uart(void *dev, unsigned n, const uint8_t *data, size_t len)
+{
+    (void)n;
+    return uart_input(dev, data, len);
+}
+
 static int init_serial(struct pc *p, const struct machine_config *c, struct err *e)
 {
     static const struct {
@@ -287,6 +293,8 @@ static int init_serial(struct pc *p, const struct machine_config *c, struct err 
             struct char_backend backend = serial_backend(s);
             uart_init(&p->uart[i], m->bus, com[i].name, com[i].base, &irq, m->clock, &backend);
             s->uart = &p->uart[i];
+            s->to_guest = to_uart;
+            s->dev = &p->uart[i];
         }
     }
     return 0;
