@@ -206,7 +206,7 @@ static int staging_publish(const struct staging *s, struct err *e)
 {
     DIR *d = s->inside != NULL ? opendir(s->inside) : NULL;
     int r = s->inside != NULL && d == NULL ? -errno : 0;
-    for (struct dirent *entry; r == 0 && (entry = readdir(d)) != NULL;) {
+    for (struct dirent *entry; d != NULL && r == 0 && (entry = readdir(d)) != NULL;) {
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
             strcmp(entry->d_name, s->name) != 0) {
             r = move_out(s, entry->d_name);
