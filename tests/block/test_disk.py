@@ -314,6 +314,33 @@ def locks():
     clean()
 
 
+def nbd(source):
+    """From and to a server on a Unix socket, which keeps a qcow2 image."""
+    if "libnbd" not in run(g.SOSIA, "--version").stdout or shutil.which("qemu-nbd") is None:
+        return tap.ok(True, "nbd # SKIP no libnbd or no qemu-nbd here")
+    good("image", "create", "-f", "qcow2", "n.qcow2", str(SIZE))
+    server = subprocess.Popen(["qemu-nbd", "-t", "-f", "qcow2", "-k", os.path.abspath("socket"),
+                               "--discard=unmap", "n.qcow2"])
+    uri = "nbd+unix:///?socket=" + os.path.abspath("socket")
+    try:
+        for _ in range(200):
+            if os.path.exists("socket"):
+                break
+            time.sleep(0.05)
+        info = json.loads(good("info", "info", "--json", uri))
+        tap.ok(info["virtual-size"] == SIZE and info["format"] == "nbd", "info of a server", info)
+        good("to a server", "convert", "-O", "nbd", source, uri)
+        good("from a server", "convert", "-O", "raw", uri, "back")
+        tap.ok(digest("back") == digest(source), "the same")
+        runs = json.loads(good("map", "map", "--json", uri))
+        tap.ok(any(not r["data"] for r in runs), "the server knows its holes")
+    finally:
+        server.terminate()
+        server.wait()
+    refused("nobody there", "socket", "info", uri)
+    clean()
+
+
 def main():
     with tempfile.TemporaryDirectory(
             dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as work:
@@ -330,6 +357,7 @@ def main():
         refusals("source")
         interrupted("source")
         locks()
+        nbd("source")
         tap.ok(digest("source") == before, "the source was never touched")
         os.chdir("/")
     print("1..%d" % tap.count)
