@@ -45,6 +45,8 @@ LDLIBS     += $(if $(HAVE_SLIRP),-lslirp)
 optional = $(if $(call have,$(1)),$(eval CPPFLAGS += -D$(2))$(eval LDLIBS += $(shell pkg-config --libs $(1))))
 $(call optional,zlib,HAVE_ZLIB)
 $(call optional,libzstd,HAVE_ZSTD)
+$(call optional,libnbd,HAVE_LIBNBD)
+LEFT_OUT += $(if $(call have,libnbd),,src/block/nbd.c)
 
 srcs_of = $(filter-out $(MAIN) $(LEFT_OUT),$(sort $(wildcard src/$(1)/*.c src/$(1)/*.S)))
 objs_of = $(patsubst src/%,$(BUILD)/obj/%.o,$(call srcs_of,$(1))) $(if $(filter cpu,$(1)),$(GEN_OBJS))

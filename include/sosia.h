@@ -45,6 +45,7 @@ const char *sosia_version(void);
 
 #define SOSIA_ERROR_BYTES 512
 #define SOSIA_SERIAL_PORTS 4
+#define SOSIA_CONSOLES_MAX 4
 #define SOSIA_EXIT_PORT_NONE (-1)
 
 struct sosia_vm;
@@ -62,6 +63,7 @@ enum sosia_serial_kind {
 struct sosia_serial {
     enum sosia_serial_kind kind;
     const char *path; /* FILE, UNIX */
+    const char *name; /* of a console port but the first; or NULL */
 };
 
 /* A disk or a CD. Strings are borrowed for the call of sosia_vm_new. */
@@ -157,6 +159,12 @@ struct sosia_config {
     const struct sosia_net *nets; /* or NULL */
     unsigned net_count;
     bool rng;      /* a virtio entropy device */
+    bool balloon;  /* a virtio memory balloon */
+    uint64_t balloon_bytes;         /* what the guest is to keep at first; 0: all */
+    const char *vsock;              /* path of the host's socket (docs/devices/virtio-vsock.md) */
+    uint32_t vsock_cid;             /* the guest's number: 3 and up */
+    const struct sosia_serial *consoles; /* ports of a virtio console, numbered from 4 */
+    unsigned console_count;
     int exit_port; /* I/O port, or SOSIA_EXIT_PORT_NONE */
     bool no_reboot; /* a guest reset or triple fault ends the VM */
     bool virtual_time; /* time is counted in instructions; the same run every time */
@@ -208,6 +216,11 @@ int sosia_vm_end(const struct sosia_vm *vm, struct sosia_end *end);
 size_t sosia_vm_serial_input(struct sosia_vm *vm, unsigned port, const void *data, size_t len);
 /* The far end of a PTY port: "/dev/pts/7". NULL for other kinds. Valid as long as the VM. */
 const char *sosia_vm_serial_name(const struct sosia_vm *vm, unsigned port);
+
+/* How much memory a guest with a balloon is to keep, in bytes; it comes to that in its own time.
+ * -ENODEV: it has no balloon. actual: NULL, or where what it keeps now goes. */
+int sosia_vm_set_balloon(struct sosia_vm *vm, uint64_t bytes);
+int sosia_vm_balloon(struct sosia_vm *vm, uint64_t *actual);
 
 /* Text about the VM for people, as many lines: "registers" (all processors), "devices", "engine",
  * "memory". Like snprintf: returns the bytes that there are. -EINVAL: no such topic. */

@@ -22,7 +22,11 @@ struct block_chain {
 };
 
 const struct block_class *const block_classes[] = {
-    &block_qcow2, &block_vmdk, &block_vdi, &block_vhd, &block_vhdx, &block_raw, NULL,
+    &block_qcow2, &block_vmdk, &block_vdi, &block_vhd, &block_vhdx,
+#ifdef HAVE_LIBNBD
+    &block_nbd,
+#endif
+    &block_raw,   NULL,
 };
 
 const struct block_class *block_class_named(const char *name)
@@ -72,7 +76,7 @@ static int find_class(struct block *b, const char *format, struct err *e)
     int r = 0;
     if (format != NULL) {
         b->class = block_class_named(format);
-        if (b->class == NULL || b->class == &block_overlay) {
+        if (b->class == NULL || strcmp(b->class->name, "nbd") == 0) {
             return err_set(e, -EINVAL, "%s: unknown image format '%s'", b->path, format);
         }
         return 0;

@@ -42,7 +42,7 @@ const char *codec_versions(char *text, size_t room)
     zstd = ", zstd " ZSTD_VERSION_STRING;
 #endif
     snprintf(text, room, "%s%s", zlib, zstd);
-    return text[0] != '\0' ? text + 2 : "none";
+    return text[0] != '\0' ? text + 2 : "";
 }
 
 #ifdef HAVE_ZLIB

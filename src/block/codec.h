@@ -23,7 +23,7 @@ MUST_CHECK int codec_pack(enum codec c, const void *from, size_t from_len, void 
 /* Exactly len bytes must come out; what follows the stream in `from` does not matter. */
 MUST_CHECK int codec_unpack(enum codec c, const void *from, size_t from_len, void *to, size_t len);
 
-/* What this build has of optional parts: "zlib 1.2.13, zstd 1.5.4", "none" */
+/* What this build has of them: "zlib 1.2.13, zstd 1.5.4", "" */
 const char *codec_versions(char *text, size_t room);
 
 #endif

@@ -10,7 +10,24 @@
 
 #include "base/alloc.h"
 #include "base/bits.h"
+#include "block/codec.h"
 #include "block/internal.h"
+
+const char *block_parts(char *text, size_t room)
+{
+    const char *nbd = "";
+    char codecs[64];
+    const char *have = codec_versions(codecs, sizeof codecs);
+#ifdef HAVE_LIBNBD
+    nbd = block_nbd_version();
+#endif
+    if (nbd[0] == '\0') {
+        snprintf(text, room, "%s", have[0] != '\0' ? have : "none");
+    } else {
+        snprintf(text, room, "%s%slibnbd %s", have, have[0] != '\0' ? ", " : "", nbd);
+    }
+    return text;
+}
 
 bool block_format_known(const char *format)
 {

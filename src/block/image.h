@@ -109,4 +109,7 @@ MUST_CHECK int block_snapshot_change(struct block *b, enum block_snapshot_verb v
 MUST_CHECK int block_open_snapshot(struct block **out, const struct block_options *o,
                                    const char *name, struct err *e);
 
+/* What this build has of optional parts: "zlib 1.2.13, zstd 1.5.4, libnbd 1.14.2"; "none" */
+const char *block_parts(char *text, size_t room);
+
 #endif

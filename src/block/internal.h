@@ -73,6 +73,8 @@ struct block {
 extern const struct block_class block_raw, block_qcow2, block_vmdk, block_vdi, block_vhd,
     block_vhdx, block_overlay, block_nbd;
 
+const char *block_nbd_version(void);
+
 /* Every format, raw last. NULL at the end. */
 extern const struct block_class *const block_classes[];
 const struct block_class *block_class_named(const char *name);

@@ -206,7 +206,7 @@ static int staging_publish(const struct staging *s, struct err *e)
 {
     DIR *d = s->inside != NULL ? opendir(s->inside) : NULL;
     int r = s->inside != NULL && d == NULL ? -errno : 0;
-    for (struct dirent *entry; r == 0 && (entry = readdir(d)) != NULL;) {
+    for (struct dirent *entry; d != NULL && r == 0 && (entry = readdir(d)) != NULL;) {
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
             strcmp(entry->d_name, s->name) != 0) {
             r = move_out(s, entry->d_name);
@@ -290,14 +290,14 @@ static int copy_into(struct block *from, const char *path, const struct disk_opt
     return r;
 }
 
-/* A device has no other name to be written under: it is the target as it stands. */
-static int convert_to_device(struct block *from, const struct disk_options *o, struct err *e)
+/* A device or a server has no other name to be written under: it is the target as it stands. */
+static int convert_in_place(struct block *from, const struct disk_options *o, struct err *e)
 {
-    if (strcmp(o->out_format, "raw") != 0) {
+    if (strcmp(o->out_format, "raw") != 0 && strcmp(o->out_format, "nbd") != 0) {
         return err_set(e, -ENOTSUP, "%s: a block device takes raw images only", o->argv[1]);
     }
     struct block *to;
-    struct block_options open = { .path = o->argv[1], .format = "raw" };
+    struct block_options open = { .path = o->argv[1], .format = o->out_format };
     int r = block_open(&to, &open, e);
     if (r == 0) {
         r = block_size(to) < block_size(from) ? -ENOSPC
@@ -362,21 +362,23 @@ static int check_target(const struct disk_options *o, struct block **held, bool 
 int disk_convert(const struct disk_options *o, struct err *e)
 {
     struct block *from, *held;
-    bool device;
+    bool in_place;
     if (o->out_format == NULL) {
         return err_set(e, -EINVAL, "disk convert: into which format? -O FORMAT");
     }
-    if (!block_format_known(o->out_format)) {
+    bool server = strcmp(o->out_format, "nbd") == 0;
+    if (!server && !block_format_known(o->out_format)) {
         return err_set(e, -EINVAL, "images of format '%s' cannot be made", o->out_format);
     }
-    int r = check_target(o, &held, &device, e);
+    int r = check_target(o, &held, &in_place, e);
+    in_place = in_place || server;
     if (r < 0) {
         return r;
     }
     r = disk_open(&from, o, BLOCK_READONLY, e);
     if (r == 0) {
         disk_catch_signals();
-        r = device ? convert_to_device(from, o, e) : convert_to_file(from, o, e);
+        r = in_place ? convert_in_place(from, o, e) : convert_to_file(from, o, e);
         block_close(from);
     }
     block_close(held);

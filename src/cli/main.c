@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "block/codec.h"
+#include "block/image.h"
 #include "cli/disk.h"
 #include "cli/run.h"
 #include "sosia.h"
@@ -66,7 +66,7 @@ static int version_main(void)
     printf("sosia %s\n", sosia_version());
     /* What a build may have or lack is named here. */
     char parts[128];
-    printf("engines: bt, interp; optional parts: %s\n", codec_versions(parts, sizeof parts));
+    printf("engines: bt, interp; optional parts: %s\n", block_parts(parts, sizeof parts));
     return 0;
 }
 

@@ -18,6 +18,9 @@ enum long_only {
     OPT_PERF_MAP,
     OPT_CDROM,
     OPT_RNG,
+    OPT_BALLOON,
+    OPT_VSOCK,
+    OPT_CONSOLE,
     OPT_FLOPPY,
     OPT_FIRMWARE,
     OPT_UEFI_VARS,
@@ -45,6 +48,9 @@ static const struct option long_options[] = {
     {"disk", required_argument, NULL, 'd'},
     {"cdrom", required_argument, NULL, OPT_CDROM},
     {"rng", no_argument, NULL, OPT_RNG},
+    {"balloon", optional_argument, NULL, OPT_BALLOON},
+    {"vsock", required_argument, NULL, OPT_VSOCK},
+    {"console", required_argument, NULL, OPT_CONSOLE},
     {"floppy", required_argument, NULL, OPT_FLOPPY},
     {"firmware", required_argument, NULL, OPT_FIRMWARE},
     {"uefi-vars", required_argument, NULL, OPT_UEFI_VARS},
@@ -94,21 +100,19 @@ static int parse_number(const char *what, const char *text, unsigned long max, u
     return 0;
 }
 
-static int parse_serial(struct run_options *o, unsigned port, const char *text, struct err *e)
+/* option: what to call it in messages. port: its number for callbacks. */
+static int parse_port(struct run_options *o, const char *option, struct sosia_serial *s, int port,
+                      const char *text, struct err *e)
 {
-    if (port >= SOSIA_SERIAL_PORTS) {
-        return err_set(e, -EINVAL, "--serial: there are only %d ports", SOSIA_SERIAL_PORTS);
-    }
-    struct sosia_serial *s = &o->config.serial[port];
-    if (o->stdio_port == (int)port) {
+    if (o->stdio_port == port) {
         o->stdio_port = -1;
     }
     if (strcmp(text, "stdio") == 0) {
         if (o->stdio_port >= 0) {
-            return err_set(e, -EINVAL, "--serial: stdio can be only one port");
+            return err_set(e, -EINVAL, "%s: stdio can be only one port", option);
         }
         s->kind = SOSIA_SERIAL_CALLBACK;
-        o->stdio_port = (int)port;
+        o->stdio_port = port;
     } else if (strcmp(text, "none") == 0) {
         s->kind = SOSIA_SERIAL_NONE;
     } else if (strcmp(text, "pty") == 0) {
@@ -120,10 +124,33 @@ static int parse_serial(struct run_options *o, unsigned port, const char *text, 
         s->kind = SOSIA_SERIAL_UNIX;
         s->path = text + 5;
     } else {
-        return err_set(e, -EINVAL, "--serial: '%s' is not stdio, none, file=F, unix=PATH or pty",
+        return err_set(e, -EINVAL, "%s: '%s' is not stdio, none, file=F, unix=PATH or pty", option,
                        text);
     }
     return 0;
+}
+
+static int parse_serial(struct run_options *o, unsigned port, const char *text, struct err *e)
+{
+    if (port >= SOSIA_SERIAL_PORTS) {
+        return err_set(e, -EINVAL, "--serial: there are only %d ports", SOSIA_SERIAL_PORTS);
+    }
+    return parse_port(o, "--serial", &o->config.serial[port], (int)port, text, e);
+}
+
+/* KIND[,name=NAME] */
+static int parse_console(struct run_options *o, char *text, struct err *e)
+{
+    if (o->config.console_count == SOSIA_CONSOLES_MAX) {
+        return err_set(e, -EINVAL, "--console: there are only %d ports", SOSIA_CONSOLES_MAX);
+    }
+    unsigned n = o->config.console_count++;
+    char *name = strstr(text, ",name=");
+    if (name != NULL) {
+        *name = '\0';
+        o->console[n].name = name + 6;
+    }
+    return parse_port(o, "--console", &o->console[n], (int)(SOSIA_SERIAL_PORTS + n), text, e);
 }
 
 static int parse_display(const char *text, struct err *e)
@@ -229,6 +256,14 @@ static int parse_one(struct run_options *o, int option, const char *name, char *
     case OPT_RNG:
         o->config.rng = true;
         return 0;
+    case OPT_BALLOON:
+        o->config.balloon = true;
+        r = arg != NULL ? options_size(arg, &o->config.balloon_bytes, e) : 0;
+        return r < 0 ? err_prefix(e, r, "--balloon") : 0;
+    case OPT_VSOCK:
+        return options_vsock(o, arg, e);
+    case OPT_CONSOLE:
+        return parse_console(o, arg, e);
     case OPT_DISPLAY:
         return parse_display(arg, e);
     case OPT_SERIAL:
@@ -266,6 +301,7 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
     sosia_config_init(&o->config);
     o->config.disks = o->disk;
     o->config.nets = o->net;
+    o->config.consoles = o->console;
     o->stdio_port = 0;
     opterr = 0;
     optind = 0; /* glibc: scan this argv from its start */

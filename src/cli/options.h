@@ -13,6 +13,7 @@ struct run_options {
     struct sosia_config config; /* strings are argv's; disks and nets point below */
     struct sosia_disk disk[SOSIA_DISKS_MAX];
     struct sosia_net net[SOSIA_NETS_MAX];
+    struct sosia_serial console[SOSIA_CONSOLES_MAX];
     struct sosia_forward forward[OPTIONS_FORWARDS_MAX];
     unsigned forward_count;
     int stdio_port;             /* the serial port on the terminal, -1: none */
@@ -25,6 +26,7 @@ MUST_CHECK int options_parse(struct run_options *o, int argc, char **argv, struc
 
 /* options_cards.c: FILE[,key=value,flag...] of -d and --cdrom, and --net. text is cut up. */
 MUST_CHECK int options_disk(struct run_options *o, char *text, bool cdrom, struct err *e);
+MUST_CHECK int options_vsock(struct run_options *o, char *text, struct err *e);
 MUST_CHECK int options_net(struct run_options *o, char *text, struct err *e);
 
 /* options_image.c: IMAGE, which may be a kernel, a disk or a CD-ROM. */

@@ -250,6 +250,26 @@ static int net_kind(struct sosia_net *n, const char *word, char *value, struct e
     return 0;
 }
 
+/* PATH[,cid=N] */
+int options_vsock(struct run_options *o, char *text, struct err *e)
+{
+    char *value;
+    char *word = next_word(&text, &value);
+    unsigned long cid = 3;
+    if (*word == '\0') {
+        return err_set(e, -EINVAL, "--vsock: no path");
+    }
+    o->config.vsock = word;
+    while ((word = next_word(&text, &value)) != NULL) {
+        if (strcmp(word, "cid") != 0 || value == NULL || number(value, UINT32_MAX - 1, &cid) < 0 ||
+            cid < 3) {
+            return err_set(e, -EINVAL, "--vsock: cid= is a number from 3 up");
+        }
+    }
+    o->config.vsock_cid = (uint32_t)cid;
+    return 0;
+}
+
 int options_net(struct run_options *o, char *text, struct err *e)
 {
     if (strcmp(text, "none") == 0) {

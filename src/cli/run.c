@@ -184,7 +184,7 @@ static int status_of(struct run *r)
 
 static void say_ptys(struct run *r)
 {
-    for (unsigned i = 0; i < SOSIA_SERIAL_PORTS; i++) {
+    for (unsigned i = 0; i < SOSIA_SERIAL_PORTS + SOSIA_CONSOLES_MAX; i++) {
         const char *name = sosia_vm_serial_name(r->vm, i);
         if (name != NULL) {
             fprintf(stderr, "sosia: serial port %u is %s\n", i, name);

@@ -74,10 +74,33 @@ void cpu_reset(struct cpu *cpu)
     cpu->ignne = false;
     msr_reset(cpu);
     fpu_reset(cpu);
-    cpu_clear_event(cpu, CPU_EV_INTR | CPU_EV_NMI | CPU_EV_SMI | CPU_EV_INIT | CPU_EV_SIPI |
-                             CPU_EV_TRAP);
+    cpu_clear_event(cpu, CPU_EV_INTR | CPU_EV_NMI | CPU_EV_NMI_2 | CPU_EV_SMI | CPU_EV_INIT |
+                             CPU_EV_SIPI | CPU_EV_TRAP);
     tlb_flush_all(cpu);
     cpu_update_mode(cpu);
+}
+
+void cpu_raise_nmi(struct cpu *cpu)
+{
+    uint32_t old = atomic_load_explicit(&cpu->events, memory_order_relaxed);
+    uint32_t raised;
+    do {
+        raised = (old & CPU_EV_NMI) && !cpu->nmi_blocked ? CPU_EV_NMI_2 : CPU_EV_NMI;
+    } while (!atomic_compare_exchange_weak_explicit(&cpu->events, &old, old | raised,
+                                                    memory_order_seq_cst, memory_order_relaxed));
+    if (!(old & CPU_EV_NMI) && cpu->wake != NULL) {
+        cpu->wake(cpu->wake_ctx, cpu);
+    }
+}
+
+void cpu_take_nmi(struct cpu *cpu)
+{
+    uint32_t old = atomic_load_explicit(&cpu->events, memory_order_relaxed);
+    uint32_t taken;
+    do {
+        taken = old & CPU_EV_NMI_2 ? CPU_EV_NMI_2 : CPU_EV_NMI;
+    } while (!atomic_compare_exchange_weak_explicit(&cpu->events, &old, old & ~taken,
+                                                    memory_order_seq_cst, memory_order_relaxed));
 }
 
 int cpu_init(struct cpu *cpu, unsigned index, const struct cpu_model *model,

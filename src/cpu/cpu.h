@@ -210,6 +210,7 @@ enum cpu_event {
     /* own thread: pending #DB, single step, interrupt shadow: see the slow path */
     CPU_EV_TRAP = 1u << 8,
     CPU_EV_EXCLUSIVE = 1u << 9, /* another vCPU wants to be alone for a moment (split locks) */
+    CPU_EV_NMI_2 = 1u << 10,    /* beside CPU_EV_NMI: another NMI, see cpu_raise_nmi */
 };
 
 /* After STI no maskable interrupts, after MOV SS and POP SS no interrupts and no #DB traps
@@ -322,6 +323,7 @@ struct cpu {
     struct cpu_exception exc; /* raised, not yet delivered */
     bool exc_pending;
     uint64_t pending_dr6; /* #DB trap conditions to report after this instruction */
+    uint32_t latched; /* for a save and its load only: what of `events` is the processor's own */
 
     /* -- derived and host-side: never saved */
     unsigned index; /* 0 is the BSP */
@@ -349,8 +351,9 @@ struct cpu {
 };
 
 /* Fields for save, restore, dump and tests; version and post_load beside it in cpu/state.c. */
-#define CPU_STATE_VERSION 2
+#define CPU_STATE_VERSION 3
 extern const struct state_field cpu_state[];
+void cpu_pre_save(struct cpu *cpu);
 int cpu_post_load(struct cpu *cpu, struct err *e);
 
 /* model, world and mem are borrowed. Leaves the CPU in its power-on state (SDM 3 10.1). */
@@ -372,6 +375,11 @@ static inline void cpu_clear_event(struct cpu *cpu, uint32_t bits)
 {
     atomic_fetch_and_explicit(&cpu->events, ~bits, memory_order_seq_cst);
 }
+
+/* [any] Processors take an NMI at once and latch one more while its handler runs. Ours may not have
+ * come to the first: two wait then, so that two that are sent are two that come. */
+void cpu_raise_nmi(struct cpu *cpu);
+void cpu_take_nmi(struct cpu *cpu); /* [vcpu] one of those that wait is being delivered */
 
 /* Does the guest see an AMD processor, which the host then is, too? */
 static inline bool cpu_is_amd(const struct cpu *cpu)

@@ -252,7 +252,8 @@ static void identity_of_host(struct cpu_model *m)
     if (__get_cpuid(0x80000008, &a, &b, &c, &d)) {
         m->phys_bits = (uint8_t)(a & 0xff);
     }
-    m->phys_bits = m->phys_bits < 36 ? 36 : m->phys_bits > 52 ? 52 : m->phys_bits;
+    /* More than 1 TiB is not to be had (mem/gmem.h); and UEFI firmware maps all that can be named. */
+    m->phys_bits = m->phys_bits < 36 ? 36 : m->phys_bits > 40 ? 40 : m->phys_bits;
     brand_of_host(m);
 }
 

@@ -93,7 +93,7 @@ static bool interrupt(struct cpu *cpu, uint32_t ev, enum cpu_shadow shadow)
         return true;
     }
     if ((ev & CPU_EV_NMI) && !cpu->nmi_blocked && shadow != CPU_SHADOW_SS) {
-        cpu_clear_event(cpu, CPU_EV_NMI);
+        cpu_take_nmi(cpu);
         cpu->nmi_blocked = true;
         cpu->interrupts++;
         deliver(cpu, (struct cpu_exception){ .vector = EXC_NMI });

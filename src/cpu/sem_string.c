@@ -239,14 +239,17 @@ void sem_cmps(struct cpu *cpu, const struct insn *in)
 {
     struct string_op s = string_op(cpu, in);
     uint32_t fl = alu_pack(cpu->rflags);
+    bool si_first = cpu_is_amd(cpu) && s.size == 1 && (in->flags & INSN_REP);
     for (uint64_t left = elements_now(cpu, &s); left != 0; left--) {
-        /* rDI first: which of two faults is raised shows it. AMD's REPE CMPSB has a look at rSI's
-         * segment before. */
-        if (cpu_is_amd(cpu) && s.size == 1 && (in->flags & INSN_REP)) {
-            (void)cpu_linear(cpu, in->mem.seg, index_of(cpu, R_SI, &s), s.size, MMU_READ);
+        /* rDI first, but for AMD's REPE CMPSB: which of two faults is raised shows it. */
+        uint64_t a = 0;
+        if (si_first) {
+            a = cpu_read(cpu, in->mem.seg, index_of(cpu, R_SI, &s), s.size);
         }
         uint64_t b = cpu_read(cpu, SEG_ES, index_of(cpu, R_DI, &s), s.size);
-        uint64_t a = cpu_read(cpu, in->mem.seg, index_of(cpu, R_SI, &s), s.size);
+        if (!si_first) {
+            a = cpu_read(cpu, in->mem.seg, index_of(cpu, R_SI, &s), s.size);
+        }
         ALU_BY_SIZE(s.size, alu_cmp, a, b, &fl);
         advance(cpu, R_SI, &s, 1);
         advance(cpu, R_DI, &s, 1);

@@ -108,6 +108,7 @@ const struct state_field cpu_state[] = {
     STATE_STRUCT(struct cpu, exc, exception_state),
     STATE(struct cpu, exc_pending),
     STATE(struct cpu, pending_dr6),
+    STATE_SINCE(3, struct cpu, latched),
     STATE_END,
 };
 
@@ -157,6 +158,14 @@ static bool addresses_canonical(const struct cpu *cpu)
     return true;
 }
 
+/* Levels are told anew by whoever drives them; the rest of the word is the host's business. */
+#define LATCHED (CPU_EV_NMI | CPU_EV_NMI_2 | CPU_EV_SMI | CPU_EV_INIT | CPU_EV_SIPI)
+
+void cpu_pre_save(struct cpu *cpu)
+{
+    cpu->latched = atomic_load_explicit(&cpu->events, memory_order_seq_cst) & LATCHED;
+}
+
 int cpu_post_load(struct cpu *cpu, struct err *e)
 {
     if (!control_registers_agree(cpu)) {
@@ -170,9 +179,12 @@ int cpu_post_load(struct cpu *cpu, struct err *e)
         return err_set(e, -EINVAL, "cpu %u: a system register holds what none can", cpu->index);
     }
     if (cpu->activity > CPU_SHUTDOWN || cpu->int_shadow > CPU_SHADOW_SS ||
-        !(cpu->rflags & FLAG_FIXED)) {
+        !(cpu->rflags & FLAG_FIXED) || (cpu->latched & ~(uint32_t)LATCHED) ||
+        (cpu->latched & (CPU_EV_NMI | CPU_EV_NMI_2)) == CPU_EV_NMI_2) {
         return err_set(e, -EINVAL, "cpu %u: run state out of range", cpu->index);
     }
+    cpu_clear_event(cpu, LATCHED);
+    cpu_raise_event(cpu, cpu->latched);
     cpu->dr[4] = cpu->dr[5] = 0;
     cpu->in_delivery = false;
     cpu->insn = NULL;

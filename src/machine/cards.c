@@ -122,6 +122,41 @@ static int add_scsi(struct cards *k, struct pci_bus *p, const struct disk *d, st
     return 0;
 }
 
+/* -- The other virtio devices ------------------------------------------------------------------- */
+static size_t to_console(void *dev, unsigned n, const uint8_t *data, size_t len)
+{
+    return virtio_console_input(dev, n - MACHINE_SERIAL_PORTS, data, len);
+}
+
+/* Ports are numbered behind the serial ones. */
+static int add_console(struct cards *k, struct pci_bus *p, const struct machine_config *c,
+                       uint8_t devfn, struct err *e)
+{
+    struct machine *m = k->machine;
+    struct virtio_console_backend backend[MACHINE_CONSOLES_MAX];
+    for (unsigned i = 0; i < c->console_count; i++) {
+        struct serial *s = &k->port[i];
+        int r = serial_init(s, MACHINE_SERIAL_PORTS + i, &c->console[i], &m->callbacks, m->loop, e);
+        k->ports = i + 1;
+        if (r < 0) {
+            return r;
+        }
+        struct char_backend b = serial_backend(s);
+        backend[i] = (struct virtio_console_backend){ .write = b.write,
+                                                      .input_ready = b.input_ready,
+                                                      .ctx = b.ctx,
+                                                      .name = c->console[i].name };
+    }
+    const struct virtio_options o = options(k, false);
+    k->console = xzalloc(sizeof *k->console);
+    virtio_console_init(k->console, p, m->bus, devfn, backend, c->console_count, &o);
+    for (unsigned i = 0; i < c->console_count; i++) {
+        k->port[i].dev = k->console;
+        k->port[i].to_guest = to_console;
+    }
+    return 0;
+}
+
 /* -- All --------------------------------------------------------------------------------------- */
 static int add_others(struct cards *k, struct pci_bus *p, const struct machine_config *c,
                       struct err *e)
@@ -136,6 +171,33 @@ static int add_others(struct cards *k, struct pci_bus *p, const struct machine_c
         }
         k->rng = xzalloc(sizeof *k->rng);
         virtio_rng_init(k->rng, p, m->bus, devfn, &plain);
+    }
+    if (c->balloon) {
+        int r = next_slot(k, &devfn, e);
+        if (r < 0) {
+            return r;
+        }
+        k->balloon = xzalloc(sizeof *k->balloon);
+        virtio_balloon_init(k->balloon, p, m->bus, devfn, &plain);
+        if (c->balloon_bytes != 0) {
+            virtio_balloon_set_target(k->balloon, c->balloon_bytes);
+        }
+    }
+    if (c->vsock != NULL) {
+        int r = next_slot(k, &devfn, e);
+        if (r < 0) {
+            return r;
+        }
+        k->vsock = xzalloc(sizeof *k->vsock);
+        r = virtio_vsock_init(k->vsock, p, m->bus, devfn, m->loop, c->vsock, c->vsock_cid, &plain,
+                              e);
+        if (r < 0) {
+            return r;
+        }
+    }
+    if (c->console_count != 0) {
+        int r = next_slot(k, &devfn, e);
+        return r < 0 ? r : add_console(k, p, c, devfn, e);
     }
     return 0;
 }
@@ -175,6 +237,21 @@ static void free_nic(struct nic *n)
 
 void cards_fini(struct cards *k)
 {
+    if (k->console != NULL) {
+        virtio_console_fini(k->console);
+        free(k->console);
+    }
+    for (unsigned i = 0; i < k->ports; i++) {
+        serial_fini(&k->port[i]);
+    }
+    if (k->vsock != NULL) {
+        virtio_vsock_fini(k->vsock);
+        free(k->vsock);
+    }
+    if (k->balloon != NULL) {
+        virtio_balloon_fini(k->balloon);
+        free(k->balloon);
+    }
     if (k->rng != NULL) {
         virtio_rng_fini(k->rng);
         free(k->rng);

@@ -7,11 +7,15 @@
 #define SOSIA_MACHINE_CARDS_H
 
 #include "dev/pc/e1000.h"
+#include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
+#include "dev/virtio/console.h"
 #include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
 #include "dev/virtio/scsi.h"
+#include "dev/virtio/vsock.h"
 #include "machine/disks.h"
+#include "machine/serial.h"
 
 #define CARDS_FIRST_SLOT 3u
 #define CARDS_SLOTS 32u
@@ -32,7 +36,12 @@ struct cards {
     struct virtio_blk *blk[MACHINE_DISKS_MAX]; /* owned */
     unsigned blk_count;
     struct virtio_scsi *scsi; /* owned; NULL: nothing is on it */
-    struct virtio_rng *rng;   /* owned */
+    struct virtio_rng *rng;   /* owned; so are these */
+    struct virtio_balloon *balloon;
+    struct virtio_vsock *vsock;
+    struct virtio_console *console;
+    struct serial port[MACHINE_CONSOLES_MAX]; /* its ports' far ends */
+    unsigned ports;
 };
 
 MUST_CHECK int cards_init(struct cards *k, struct machine *m, struct pci_bus *p,

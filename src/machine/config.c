@@ -37,6 +37,13 @@ int machine_config_check(const struct machine_config *c, struct err *e)
         return err_set(e, -EINVAL, "%u network cards: %u are possible", c->nic_count,
                        MACHINE_NICS_MAX);
     }
+    if (c->console_count > MACHINE_CONSOLES_MAX) {
+        return err_set(e, -EINVAL, "%u consoles: %u are possible", c->console_count,
+                       MACHINE_CONSOLES_MAX);
+    }
+    if (c->vsock != NULL && c->vsock_cid < 3) {
+        return err_set(e, -EINVAL, "vsock: CIDs of guests begin at 3");
+    }
     for (unsigned i = 0; i < MACHINE_SERIAL_PORTS; i++) {
         enum serial_kind kind = c->serial[i].kind;
         if ((kind == SERIAL_FILE || kind == SERIAL_UNIX) && c->serial[i].path == NULL) {

@@ -13,6 +13,7 @@
 #include "net/net.h"
 
 #define MACHINE_SERIAL_PORTS 4u
+#define MACHINE_CONSOLES_MAX 4u
 #define MACHINE_MAX_CPUS 255u
 #define MACHINE_FLOPPIES 2u
 #define MACHINE_MIN_MEMORY (1ull << 20)
@@ -29,6 +30,7 @@ enum serial_kind {
 struct serial_config {
     enum serial_kind kind;
     const char *path;
+    const char *name; /* of a console port; or NULL */
 };
 
 #define MACHINE_DISKS_MAX 16u
@@ -91,6 +93,12 @@ struct machine_config {
     const struct nic_config *nic;
     unsigned nic_count;
     bool rng;
+    bool balloon;
+    uint64_t balloon_bytes; /* what the guest is to keep; 0: all */
+    const char *vsock;      /* path of the host's socket; NULL: no such device */
+    uint32_t vsock_cid;
+    const struct serial_config *console; /* ports of a virtio console */
+    unsigned console_count;
     int exit_port; /* -1: none */
     bool no_reboot;
     bool virtual_time;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Firmware images as distributions install them: SeaBIOS and, when asked for, OVMF.
+ * Firmware images as distributions install them: SeaBIOS and OVMF. OVMF comes in two parts: code,
+ * which ends at 4 GiB, and right below it the variables, in flash.
  */
 #include "machine/firmware.h"
 
@@ -14,6 +15,7 @@
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/bytes.h"
+#include "base/log.h"
 #include "boot/loader.h"
 #include "machine/machine.h"
 #include "machine/pc.h"
@@ -27,6 +29,16 @@ static const char *const bios_paths[] = {
     "/usr/share/qemu/bios-256k.bin",
     "/usr/share/qemu-kvm/bios-256k.bin",
     NULL,
+};
+
+/* Code, and what the variables are at first; both of the same build. */
+static const struct {
+    const char *code, *vars;
+} uefi_paths[] = {
+    { "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd" },
+    { "/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd" },
+    { "/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd" },
+    { "/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd" },
 };
 
 int firmware_read_file(const char *path, size_t max, uint8_t **data, size_t *len, struct err *e)
@@ -141,22 +153,138 @@ static int show_bios(struct pc *p, const uint8_t *image, size_t size, struct err
     return r;
 }
 
-int firmware_init(struct pc *p, const struct machine_config *c, struct err *e)
+/* -- UEFI's variables -------------------------------------------------------------------------- */
+static void vars_changed(void *ctx, uint32_t offset, const void *data, uint32_t len)
 {
-    const char *path = c->firmware != NULL ? c->firmware : "bios";
-    int r = 0;
-    if (strcmp(path, "bios") == 0) {
-        r = find_bios(&path, e);
+    struct pc *p = ctx;
+    const uint8_t *from = data;
+    while (len != 0 && p->vars_fd >= 0) {
+        ssize_t n = pwrite(p->vars_fd, from, len, offset);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            log_err("the file of UEFI's variables: %s", strerror(errno));
+            return;
+        }
+        from += n;
+        offset += (uint32_t)n;
+        len -= (uint32_t)n;
     }
+}
+
+/* Two machines must not write one file. */
+static int lock_vars(int fd, const char *path, struct err *e)
+{
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0) {
+        return 0;
+    }
+    return err_set(e, -errno, "%s: %s", path,
+                   errno == EAGAIN || errno == EACCES ? "in use by another VM" : strerror(errno));
+}
+
+/* vars holds a new machine's, and gets those of the file; a file that is not there is made. */
+static int open_vars(struct pc *p, const char *path, uint8_t *vars, size_t size, struct err *e)
+{
+    struct stat st;
+    p->vars_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (p->vars_fd < 0 || fstat(p->vars_fd, &st) < 0) {
+        return err_set(e, -errno, "%s: %s", path, strerror(errno));
+    }
+    int r = lock_vars(p->vars_fd, path, e);
+    if (r < 0) {
+        return r;
+    }
+    if (st.st_size == 0) {
+        ssize_t n = pwrite(p->vars_fd, vars, size, 0);
+        return n == (ssize_t)size ? 0 : err_set(e, -EIO, "%s: cannot be written", path);
+    }
+    if ((uint64_t)st.st_size != size) {
+        return err_set(e, -EINVAL, "%s: %lld bytes, not the %zu of this firmware's variables", path,
+                       (long long)st.st_size, size);
+    }
+    ssize_t n = pread(p->vars_fd, vars, size, 0);
+    return n == (ssize_t)size ? 0 : err_set(e, -EIO, "%s: cannot be read", path);
+}
+
+static int show_uefi(struct pc *p, const struct machine_config *c, const char *code_path,
+                     const char *vars_path, struct err *e)
+{
+    uint8_t *code = NULL, *vars = NULL;
+    size_t code_size = 0, vars_size = 0;
+    int r = firmware_read_file(code_path, IMAGE_MAX, &code, &code_size, e);
+    if (r == 0) {
+        r = firmware_read_file(vars_path, PFLASH_MAX, &vars, &vars_size, e);
+    }
+    if (r == 0 && (code_size % GMEM_PAGE_SIZE != 0 || vars_size % PFLASH_BLOCK != 0)) {
+        r = err_set(e, -EINVAL, "%s: not in whole blocks of 4 KiB", code_path);
+    }
+    if (r == 0) {
+        r = gmem_map_rom(p->machine->mem, GIB(4) - code_size, code, code_size, e);
+    }
+    if (r == 0 && c->uefi_vars != NULL) {
+        r = open_vars(p, c->uefi_vars, vars, vars_size, e);
+    }
+    if (r == 0) {
+        r = pflash_init(&p->flash, p->machine->bus, GIB(4) - code_size - vars_size, vars,
+                        (uint32_t)vars_size, e);
+    }
+    if (r == 0) {
+        p->has_flash = true;
+        p->flash.changed = vars_changed;
+        p->flash.ctx = p;
+    }
+    free(code);
+    free(vars);
+    return r;
+}
+
+static int find_uefi(struct pc *p, const struct machine_config *c, struct err *e)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(uefi_paths); i++) {
+        if (access(uefi_paths[i].code, R_OK) == 0 && access(uefi_paths[i].vars, R_OK) == 0) {
+            return show_uefi(p, c, uefi_paths[i].code, uefi_paths[i].vars, e);
+        }
+    }
+    return err_set(e, -ENOENT, "no OVMF here: install the package ovmf");
+}
+
+void firmware_fini(struct pc *p)
+{
+    if (p->has_flash) {
+        pflash_fini(&p->flash);
+        p->has_flash = false;
+    }
+    if (p->vars_fd >= 0) {
+        close(p->vars_fd);
+        p->vars_fd = -1;
+    }
+}
+
+/* -- The BIOS ---------------------------------------------------------------------------------- */
+static int show_image(struct pc *p, const char *path, struct err *e)
+{
     uint8_t *image = NULL;
     size_t size = 0;
-    if (r == 0) {
-        r = firmware_read_file(path, IMAGE_MAX, &image, &size, e);
-    }
+    int r = firmware_read_file(path, IMAGE_MAX, &image, &size, e);
     if (r == 0) {
         r = show_bios(p, image, size, e);
     }
     free(image);
+    return r;
+}
+
+int firmware_init(struct pc *p, const struct machine_config *c, struct err *e)
+{
+    const char *path = c->firmware != NULL ? c->firmware : "bios";
+    int r = 0;
+    if (strcmp(path, "uefi") == 0) {
+        r = find_uefi(p, c, e);
+    } else {
+        r = strcmp(path, "bios") == 0 ? find_bios(&path, e) : 0;
+        r = r == 0 ? show_image(p, path, e) : r;
+    }
     if (r == 0) {
         r = console_file(p, c, e);
     }

@@ -16,6 +16,9 @@ MUST_CHECK int firmware_init(struct pc *p, const struct machine_config *c, struc
 /* Make the ACPI and SMBIOS files; again when the ACPI registers have moved. Machine lock held. */
 MUST_CHECK int firmware_tables(struct pc *p, struct err *e);
 
+/* The file of UEFI's variables is written out and closed; also without firmware. */
+void firmware_fini(struct pc *p);
+
 /* Read a whole file: *data is to be freed. -EFBIG: more than max bytes. */
 MUST_CHECK int firmware_read_file(const char *path, size_t max, uint8_t **data, size_t *len,
                                   struct err *e);

@@ -58,6 +58,7 @@ struct cards_config {
     struct disk_config disk[MACHINE_DISKS_MAX];
     struct nic_config nic[MACHINE_NICS_MAX];
     struct net_forward *forward[MACHINE_NICS_MAX]; /* owned */
+    struct serial_config console[MACHINE_CONSOLES_MAX];
 };
 
 static void translate_disk(struct disk_config *to, const struct sosia_disk *from)
@@ -96,6 +97,12 @@ static void translate_net(struct nic_config *to, struct net_forward **forward,
 static void translate_cards(struct machine_config *c, struct cards_config *k,
                             const struct sosia_config *from)
 {
+    c->console = k->console;
+    c->console_count = from->console_count;
+    for (unsigned i = 0; i < from->console_count && i < MACHINE_CONSOLES_MAX; i++) {
+        const struct sosia_serial *s = &from->consoles[i];
+        k->console[i] = (struct serial_config){ (enum serial_kind)s->kind, s->path, s->name };
+    }
     c->disk = k->disk;
     c->disk_count = from->disk_count; /* too many are found out by machine_config_check */
     c->nic = k->nic;
@@ -127,6 +134,10 @@ int sosia_vm_new(struct sosia_vm **out, const struct sosia_config *config, char 
         .initrd = config->initrd,
         .append = config->append,
         .rng = config->rng,
+        .balloon = config->balloon,
+        .balloon_bytes = config->balloon_bytes,
+        .vsock = config->vsock,
+        .vsock_cid = config->vsock_cid,
         .exit_port = config->exit_port,
         .no_reboot = config->no_reboot,
         .virtual_time = config->virtual_time,
@@ -243,24 +254,62 @@ int sosia_vm_end(const struct sosia_vm *vm, struct sosia_end *end)
     return r;
 }
 
+/* A serial port, or a console's behind them; NULL: there is none. */
+static struct serial *find_port(const struct sosia_vm *vm, unsigned port)
+{
+    struct pc *p = vm->machine->pc;
+    if (port < SOSIA_SERIAL_PORTS) {
+        return &p->serial[port];
+    }
+    return port - SOSIA_SERIAL_PORTS < p->cards.ports ? &p->cards.port[port - SOSIA_SERIAL_PORTS]
+                                                      : NULL;
+}
+
 size_t sosia_vm_serial_input(struct sosia_vm *vm, unsigned port, const void *data, size_t len)
 {
     struct machine *m = vm->machine;
-    if (port >= SOSIA_SERIAL_PORTS || m->pc->serial[port].kind != SERIAL_CALLBACK) {
+    struct serial *s = find_port(vm, port);
+    if (s == NULL || s->kind != SERIAL_CALLBACK) {
         return len; /* nobody is there to read it, ever */
     }
     bus_lock(m->bus);
-    size_t taken = serial_input(&m->pc->serial[port], data, len);
+    size_t taken = serial_input(s, data, len);
     bus_unlock(m->bus);
     return taken;
 }
 
 const char *sosia_vm_serial_name(const struct sosia_vm *vm, unsigned port)
 {
-    if (port >= SOSIA_SERIAL_PORTS || vm->machine->pc->serial[port].kind != SERIAL_PTY) {
-        return NULL;
+    const struct serial *s = find_port(vm, port);
+    return s != NULL && s->kind == SERIAL_PTY ? s->path : NULL;
+}
+
+int sosia_vm_set_balloon(struct sosia_vm *vm, uint64_t bytes)
+{
+    struct machine *m = vm->machine;
+    struct virtio_balloon *balloon = m->pc->cards.balloon;
+    if (balloon == NULL) {
+        return -ENODEV;
     }
-    return vm->machine->pc->serial[port].path;
+    bus_lock(m->bus);
+    virtio_balloon_set_target(balloon, bytes);
+    bus_unlock(m->bus);
+    return 0;
+}
+
+int sosia_vm_balloon(struct sosia_vm *vm, uint64_t *actual)
+{
+    struct machine *m = vm->machine;
+    struct virtio_balloon *balloon = m->pc->cards.balloon;
+    if (balloon == NULL) {
+        return -ENODEV;
+    }
+    bus_lock(m->bus);
+    if (actual != NULL) {
+        *actual = virtio_balloon_actual(balloon);
+    }
+    bus_unlock(m->bus);
+    return 0;
 }
 
 long sosia_vm_info(struct sosia_vm *vm, const char *topic, char *text, size_t size)

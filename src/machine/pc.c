@@ -32,7 +32,7 @@ static void cpu_intr(void *ctx, int level)
     }
 }
 
-static void cpu_nmi(void *ctx) { cpu_raise_event(ctx, CPU_EV_NMI); }
+static void cpu_nmi(void *ctx) { cpu_raise_nmi(ctx); }
 static void cpu_smi(void *ctx) { cpu_raise_event(ctx, CPU_EV_SMI); }
 static void cpu_init_pin(void *ctx) { cpu_raise_event(ctx, CPU_EV_INIT); }
 
@@ -263,6 +263,12 @@ static void init_lapic(struct pc *p, unsigned i)
     lapic_init(&p->lapics[i], m->bus, &config);
 }
 
+static size_t to_uart(void *dev, unsigned n, const uint8_t *data, size_t len)
+{
+    (void)n;
+    return uart_input(dev, data, len);
+}
+
 static int init_serial(struct pc *p, const struct machine_config *c, struct err *e)
 {
     static const struct {
@@ -287,6 +293,8 @@ static int init_serial(struct pc *p, const struct machine_config *c, struct err 
             struct char_backend backend = serial_backend(s);
             uart_init(&p->uart[i], m->bus, com[i].name, com[i].base, &irq, m->clock, &backend);
             s->uart = &p->uart[i];
+            s->to_guest = to_uart;
+            s->dev = &p->uart[i];
         }
     }
     return 0;
@@ -314,6 +322,7 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
     struct bus *b = m->bus;
     p->machine = m;
     p->pm_base = PIIX4_PM_BASE;
+    p->vars_fd = -1;
     for (unsigned i = 0; i < MACHINE_SERIAL_PORTS; i++) {
         p->serial[i].fd = p->serial[i].far_fd = p->serial[i].listen_fd = -1;
     }
@@ -421,14 +430,15 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
     fill_cmos(p);
     r = fill_fw_cfg(p, e);
     if (r == 0 && c->kernel == NULL) {
+        p->has_firmware = true;
         r = firmware_init(p, c, e);
-        p->has_firmware = r == 0;
     }
     return r;
 }
 
 void pc_fini(struct pc *p)
 {
+    firmware_fini(p);
     if (p->has_exit_port) {
         test_dev_fini(&p->test_dev);
         exit_port_fini(&p->exit_port);
@@ -499,6 +509,11 @@ void pc_describe(const struct pc *p, struct boot_machine *b)
         if (p->serial[i].kind != SERIAL_ABSENT) {
             b->serial_ports |= (uint8_t)(1u << i);
         }
+    }
+    if (p->has_firmware) { /* which may place BARs above RAM */
+        uint64_t high = gmem_ram_size(p->machine->mem) - gmem_ram_below_4g(p->machine->mem);
+        b->pci_high_start = GIB(4) + align_up(high, GIB(1));
+        b->pci_high_size = (1ull << p->machine->model.phys_bits) - b->pci_high_start;
     }
     b->hpet = true;
     b->i8042 = true;

@@ -20,6 +20,7 @@
 #include "dev/pc/irq_or.h"
 #include "dev/pc/lapic.h"
 #include "dev/pc/mc146818.h"
+#include "dev/pc/pflash.h"
 #include "dev/pc/piix3.h"
 #include "dev/pc/port61.h"
 #include "dev/pc/port92.h"
@@ -71,6 +72,9 @@ struct pc {
     struct debugcon debugcon[2];
     struct exit_port exit_port;
     struct test_dev test_dev;
+    struct pflash flash; /* UEFI's variables */
+    bool has_flash;
+    int vars_fd;        /* file behind it, -1: none */
     bool has_firmware;  /* the processors start at the reset vector */
     uint16_t pm_base;   /* where the ACPI registers are */
     bool has_exit_port; /* and the test device: a machine for test kernels */

@@ -53,6 +53,7 @@ int machine_save(struct machine *m, bool ram, void **data, size_t *len, struct e
         char name[24];
         cpu_name(name, i);
         m->engine_class->sync(m->engine, m->cpus[i], CPU_GROUP_ALL, false);
+        cpu_pre_save(m->cpus[i]);
         state_save(o, name, CPU_STATE_VERSION, cpu_state, m->cpus[i]);
     }
     bus_save(m->bus, o);

@@ -17,7 +17,6 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
-#include "dev/pc/uart16550.h"
 
 /* -- Input: ring to uart -------------------------------------------------------------------- */
 
@@ -25,12 +24,12 @@ static size_t ring_room(const struct serial *s) { return SERIAL_INPUT - s->input
 
 static void feed(struct serial *s)
 {
-    while (s->input_len != 0 && s->uart != NULL) {
+    while (s->input_len != 0 && s->to_guest != NULL) {
         size_t run = SERIAL_INPUT - s->input_at;
         if (run > s->input_len) {
             run = s->input_len;
         }
-        size_t taken = uart_input(s->uart, s->input + s->input_at, run);
+        size_t taken = s->to_guest(s->dev, s->n, s->input + s->input_at, run);
         s->input_at = (s->input_at + taken) % SERIAL_INPUT;
         s->input_len -= taken;
         if (taken < run) {

@@ -24,6 +24,9 @@ struct serial {
     enum serial_kind kind;
     unsigned n;
     struct uart *uart; /* borrowed; NULL until it is there */
+    /* What takes input: the uart, or a console port. NULL: nothing is there yet. */
+    size_t (*to_guest)(void *dev, unsigned n, const uint8_t *data, size_t len);
+    void *dev;
     const struct machine_callbacks *callbacks;
     struct loop *loop;
     char *path; /* owned: PTY's far end, UNIX socket to remove */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 -- reading, writing and write-tracking of guest memory */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include "base/bits.h"
@@ -121,6 +122,36 @@ int gmem_write(struct gmem *m, gpa_t gpa, const void *buf, size_t len)
 }
 
 int gmem_zero(struct gmem *m, gpa_t gpa, uint64_t len) { return write_or_zero(m, gpa, NULL, len); }
+
+void gmem_discard(struct gmem *m, gpa_t gpa, uint64_t len)
+{
+    gpa_t end;
+    if (ckd_add(&end, gpa, len) || end > GMEM_GPA_END) {
+        end = GMEM_GPA_END;
+    }
+    if (gpa >= end) {
+        return;
+    }
+    gpa = align_up(gpa, GMEM_PAGE_SIZE);
+    end = align_down(end, GMEM_PAGE_SIZE);
+    while (gpa < end) {
+        struct gmem_range r;
+        if (!gmem_find(m, gpa, &r)) {
+            return;
+        }
+        uint64_t part = part_in(&r, gpa, end - gpa);
+        if (r.kind == GMEM_RAM) {
+            uint64_t offset = (r.ram_page << GMEM_PAGE_BITS) + (gpa - r.gpa);
+            /* Where the host cannot, they are as good when zero. */
+            if (fallocate(gmem_fd(m), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                          (off_t)part) < 0) {
+                memset(r.host + (gpa - r.gpa), 0, part);
+            }
+            gmem_mark_written(m, gpa, part);
+        }
+        gpa += part;
+    }
+}
 
 uint8_t *gmem_ptr(struct gmem *m, gpa_t gpa, uint64_t len)
 {

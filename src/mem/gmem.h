@@ -90,6 +90,9 @@ uint64_t gmem_ram_page(const struct gmem *m, gpa_t gpa);
 MUST_CHECK int gmem_read(const struct gmem *m, gpa_t gpa, void *buf, size_t len);
 MUST_CHECK int gmem_write(struct gmem *m, gpa_t gpa, const void *buf, size_t len);
 MUST_CHECK int gmem_zero(struct gmem *m, gpa_t gpa, uint64_t len);
+/* The guest needs what is in these pages no more: they read as zeroes and cost nothing until they
+ * are written. Whole pages of RAM within the range, up to the first hole. */
+void gmem_discard(struct gmem *m, gpa_t gpa, uint64_t len);
 /* Atomic compare-and-swap of an aligned page-table entry (A/D bits); 0, -EAGAIN (changed), -EFAULT
  * (not RAM, or not aligned). gmem_read and gmem_write of 2, 4 and 8 aligned bytes are single. */
 MUST_CHECK int gmem_cas64(struct gmem *m, gpa_t gpa, uint64_t expect, uint64_t desired);

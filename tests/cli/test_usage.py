@@ -96,7 +96,7 @@ def main():
                                                         kernel]),
             ("two kernels", "only one", ["run", kernel, kernel]),
             ("unknown command", "dance", ["dance"]),
-            ("disk command", "not built yet", ["disk", "info", zeros]),
+            ("snapshot command", "not built yet", ["snapshot", zeros]),
         ]
         for name, word, args in bad:
             status, out, err = g.run(*args, timeout=20)

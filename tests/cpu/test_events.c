@@ -112,6 +112,33 @@ static void order(void **state)
     assert_int_equal(frame[0], handler(2));
 }
 
+/* Two that come before the first is taken are two; while one is handled, those that come are one. */
+static void nmis_in_number(void **state)
+{
+    struct vm *vm = *state;
+    struct cpu *c = vm->cpu[0];
+    for (int i = 0; i < 3; i++) {
+        cpu_raise_nmi(c);
+    }
+    for (int i = 0; i < 2; i++) {
+        c->rip = VM_CODE;
+        assert_int_equal(poll(c), CPU_POLL_RUN);
+        assert_int_equal(c->rip, handler(2));
+        cpu_raise_nmi(c);
+        assert_int_equal(poll(c), CPU_POLL_RUN);
+        assert_int_equal(c->rip, handler(2));
+        c->nmi_blocked = false;
+        c->rip = VM_CODE;
+    }
+    assert_int_equal(poll(c), CPU_POLL_RUN); /* the one of the second handler */
+    assert_int_equal(c->rip, handler(2));
+    c->nmi_blocked = false;
+    c->rip = VM_CODE;
+    assert_int_equal(poll(c), CPU_POLL_RUN);
+    assert_int_equal(c->rip, VM_CODE);
+    assert_false(c->events & (CPU_EV_NMI | CPU_EV_NMI_2));
+}
+
 static void shadows(void **state)
 {
     struct vm *vm = *state;
@@ -303,7 +330,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        T(interrupts),  T(order),         T(shadows),
+        T(interrupts),  T(order),         T(shadows), T(nmis_in_number),
         T(halting),     T(startup),       T(kicks),
         T(breakpoints), T(double_faults), T(fault_of_an_interrupt),
     };

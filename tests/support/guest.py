@@ -91,6 +91,9 @@ class Terminal:
     def __init__(self, *args):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            # A test run in the background of a script inherits that these are ignored.
+            for sig in (signal.SIGINT, signal.SIGQUIT):
+                signal.signal(sig, signal.SIG_DFL)
             try:
                 os.execv(args[0], args)
             finally:

@@ -545,6 +545,8 @@ static bool unknown_to_guest(const uint8_t *code, size_t len, enum is_mode mode)
         return op == 0xae || (op >= 0x41 && op <= 0x4b) || (op >= 0x90 && op <= 0x99) ||
                (op >= 0x30 && op <= 0x33);
     }
+    if (a == 0x8f && (b & 0x38)) /* XOP */
+        return true;
     if (a != 0x0f)
         return false;
     if ((b == 0x20 || b == 0x22) && memchr(code, 0xf0, i) != NULL) /* MOV CR8 in AMD's other way */

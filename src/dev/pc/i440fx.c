@@ -70,7 +70,8 @@ static void update_map(struct i440fx *h)
         uint8_t attributes = wanted(h, i);
         unsigned n = 0;
         while (i + n < I440FX_PIECES && wanted(h, i + n) == attributes &&
-               h->mapped[i + n] != attributes && (n == 0 || i + n != ROM_PIECE)) {
+               h->mapped[i + n] != attributes &&
+               (n == 0 || !h->has_rom || i + n != ROM_PIECE)) {
             h->mapped[i + n] = attributes;
             n++;
         }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The PIIX3's IDE function and the registers of its drives (ATA-7 volume 2, parallel transport).
+ * DEVIATION: both channels decode their ports after a reset; OVMF never switches them on.
  * UNIMPL: timing; both drives answer at once, and transfers take what the image takes.
  */
 #include "dev/pc/ide.h"
@@ -217,11 +218,10 @@ static uint8_t read_reg(struct ide_channel *c, unsigned reg)
 {
     struct ide_drive *d = selected(c);
     unsigned old = (c->control & CONTROL_HOB) != 0;
-    if (empty(c)) {
-        return 0xff; /* nobody drives the cable */
-    }
-    if (!present(d) && reg != REG_DEVICE) {
-        return 0; /* the other one answers for it */
+    /* The other drive answers for one that is missing. On an empty cable BSY is pulled down, and
+     * nobody waits for it. */
+    if (!present(d) && (reg != REG_DEVICE || empty(c))) {
+        return 0;
     }
     switch (reg) {
     case REG_ERROR:
@@ -311,7 +311,7 @@ static uint64_t control_read(void *dev, uint64_t offset, unsigned size)
     struct ide_channel *c = dev;
     (void)offset;
     (void)size;
-    return empty(c) ? 0xff : present(selected(c)) ? selected(c)->status : 0;
+    return present(selected(c)) ? selected(c)->status : 0;
 }
 
 static void control_write(void *dev, uint64_t offset, unsigned size, uint64_t value)
@@ -365,8 +365,6 @@ static void config_written(struct pci_func *f, unsigned offset, unsigned size)
 
 void ide_firmware_setup(struct ide *i)
 {
-    store_le16(i->pci.config + REG_IDETIM, IDETIM_DECODE);
-    store_le16(i->pci.config + REG_IDETIM + 2, IDETIM_DECODE);
     i->pci.config[PCI_COMMAND] |= PCI_COMMAND_IO;
     update_decode(i);
 }
@@ -415,6 +413,8 @@ static void ide_reset(void *dev)
     struct ide *i = dev;
     pci_func_reset(&i->pci);
     store_le16(i->pci.config + PCI_STATUS, 0x0280);
+    store_le16(i->pci.config + REG_IDETIM, IDETIM_DECODE);
+    store_le16(i->pci.config + REG_IDETIM + 2, IDETIM_DECODE);
     for (unsigned n = 0; n < IDE_CHANNELS; n++) {
         struct ide_channel *c = &i->channel[n];
         c->selected = c->control = c->bm_command = 0;

@@ -13,6 +13,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -198,6 +199,7 @@ void virtio_kick(struct virtio *v, unsigned n)
         v->postponed |= BIT(n);
         timer_arm(&v->again, clock_now_ns(v->again.clock));
     }
+    v->budget = UINT_MAX; /* what the host begins is the host's to bound */
 }
 
 static void go_on(void *ctx, uint64_t now_ns)
@@ -676,6 +678,7 @@ void virtio_init(struct virtio *v, const struct virtio_class *cls, const char *n
     v->cls = cls;
     v->chain = xzalloc(sizeof *v->chain);
     v->queue_count = queues;
+    v->budget = UINT_MAX;
     v->transitional = cls->transitional_id != 0 && !o->modern_only;
     v->offered = features | VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX |
                  (v->transitional ? VIRTIO_F_ANY_LAYOUT : 0) |

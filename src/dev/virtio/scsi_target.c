@@ -144,7 +144,7 @@ static void submit(struct scsi_command *c, enum block_op op, uint64_t lba, uint6
                                     .buf = c->data,
                                     .may_unmap = op == BLOCK_OP_ZERO && (c->cdb[1] & 8),
                                     .done = op == BLOCK_OP_DISCARD ? unmap_done : io_done };
-    c->io.fua = op != BLOCK_OP_READ && op != BLOCK_OP_FLUSH && !c->unit->write_cache;
+    c->io.fua = (op == BLOCK_OP_WRITE || op == BLOCK_OP_ZERO) && (c->fua || !c->unit->write_cache);
     block_submit(c->unit->disk, &c->io);
 }
 
@@ -209,16 +209,8 @@ static void transfer(struct scsi_command *c, bool write)
         good(c);
         return;
     }
+    c->fua = x.fua;
     submit(c, write ? BLOCK_OP_WRITE : BLOCK_OP_READ, x.lba, x.blocks);
-}
-
-static void write_fua(struct scsi_command *c)
-{
-    bool cached = c->unit->write_cache;
-    struct extent x = extent_of(c->cdb);
-    c->unit->write_cache = cached && !x.fua;
-    transfer(c, true);
-    c->unit->write_cache = cached;
 }
 
 static void verify(struct scsi_command *c)
@@ -622,13 +614,11 @@ static void medium_command(struct scsi_command *c)
         transfer(c, false);
         break;
     case OP_WRITE_6:
-        transfer(c, true);
-        break;
     case OP_WRITE_10:
     case OP_WRITE_12:
     case OP_WRITE_16:
     case OP_WRITE_VERIFY_10:
-        write_fua(c);
+        transfer(c, true);
         break;
     case OP_VERIFY_10:
     case OP_VERIFY_16:

@@ -40,6 +40,7 @@ struct scsi_command {
     uint8_t sense[SCSI_SENSE_BYTES]; /* with CHECK CONDITION */
     void (*done)(struct scsi_command *c);
     struct block_request io;
+    bool fua; /* this write is to be on the medium when it ends */
     /* UNMAP with several ranges */
     uint32_t unmap_at, unmap_end;
 };

@@ -16,7 +16,7 @@ OP_INLINE void enter_helper(OP_ARGS)
 
 OP_INLINE void after_helper(struct cpu *cpu)
 {
-    if (unlikely(atomic_load_explicit(&cpu->events, memory_order_relaxed) & CPU_EV_CODE)) {
+    if (unlikely(block_must_leave(cpu))) {
         block_leave(cpu->engine);
     }
 }

@@ -142,6 +142,19 @@ struct block *block_single(struct interp_cpu *ic);
 void block_reset(struct interp_cpu *ic);
 /* The running block's own code was written: leave it after the instruction in flight. */
 void block_leave(struct interp_cpu *ic);
+
+/* What the instruction just done has brought about, by a device or in code, comes before the next
+ * one: its block is left. Other events wait for the block's end. */
+static inline bool block_must_leave(const struct cpu *cpu)
+{
+    uint32_t ev = atomic_load_explicit(&cpu->events, memory_order_relaxed);
+    if (likely(ev == 0)) {
+        return false;
+    }
+    return (ev & CPU_EV_CODE) || ((ev & CPU_EV_NMI) && !cpu->nmi_blocked) ||
+           ((ev & (CPU_EV_SMI | CPU_EV_INIT)) && !cpu->in_smm) ||
+           ((ev & CPU_EV_INTR) && (cpu->rflags & FLAG_IF));
+}
 void interp_invalidate(struct engine *en, gpa_t gpa, uint64_t len);
 
 /* The run loop gets control after so many instructions even when nothing waits: an unoptimised

@@ -142,13 +142,10 @@ OP_INLINE void drop_32(struct cpu *cpu, unsigned bytes) { stack_set(cpu, cpu->gp
         op_set(cpu, op->dst, size, v);                                                             \
         OP_NEXT;                                                                                   \
     }                                                                                              \
-    /* The return address is stored before the target is looked at, but for AMD's. */              \
+    /* The return address is stored before the target is looked at. */                            \
     OP_INLINE void push_return_##bits(OP_ARGS, uint64_t target)                                    \
     {                                                                                              \
         uint64_t sp = cpu->gpr[R_SP];                                                              \
-        if (unlikely(!surely_##bits(cpu, base, target)) && cpu_is_amd(cpu)) {                      \
-            op_call_target(cpu, op, base, fl, target);                                             \
-        }                                                                                          \
         push_##bits(cpu, op, base, fl, base + op->next);                                           \
         if (unlikely(!surely_##bits(cpu, base, target))) {                                         \
             uint64_t pushed = cpu->gpr[R_SP];                                                      \

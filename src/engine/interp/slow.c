@@ -14,7 +14,7 @@ static void make_whole(struct cpu *cpu, const struct op *op, uint64_t base, uint
 
 static void after_store(struct cpu *cpu)
 {
-    if (atomic_load_explicit(&cpu->events, memory_order_relaxed) & CPU_EV_CODE) {
+    if (block_must_leave(cpu)) {
         block_leave(cpu->engine);
     }
 }
