@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 -- reading, writing and write-tracking of guest memory */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/bits.h"
 #include "mem/gmem.h"
@@ -141,11 +141,10 @@ void gmem_discard(struct gmem *m, gpa_t gpa, uint64_t len)
         }
         uint64_t part = part_in(&r, gpa, end - gpa);
         if (r.kind == GMEM_RAM) {
-            uint64_t offset = (r.ram_page << GMEM_PAGE_BITS) + (gpa - r.gpa);
             /* Where the host cannot, they are as good when zero. */
-            if (fallocate(gmem_fd(m), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-                          (off_t)part) < 0) {
-                memset(r.host + (gpa - r.gpa), 0, part);
+            uint8_t *at = r.host + (gpa - r.gpa);
+            if (madvise(at, part, MADV_DONTNEED) < 0) {
+                memset(at, 0, part);
             }
             gmem_mark_written(m, gpa, part);
         }
