@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/disk.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -150,7 +151,12 @@ int disk_main(int argc, char **argv)
         if (strcmp(c->name, name) != 0) {
             continue;
         }
-        int r = disk_options_parse(&o, c->options, argc - 1, argv + 1, &e);
+        /* "resize IMAGE -1G": what comes off is no option. getopt moves names behind options, so
+         * that it stays next to them. */
+        bool less = argc > 2 && argv[argc - 1][0] == '-' &&
+                    isdigit((unsigned char)argv[argc - 1][1]);
+        int r = disk_options_parse(&o, c->options, argc - 1 - less, argv + 1, &e);
+        o.argc += less;
         if (r == 0 && (o.argc < c->min || o.argc > c->max)) {
             r = err_set(&e, -EINVAL, "disk %s: %s (see sosia disk help)", name,
                         o.argc < c->min ? "something is missing" : "too many arguments");
