@@ -32,7 +32,8 @@ static const struct command {
 void disk_help(FILE *to)
 {
     fputs(
-        "usage: sosia disk create [-f FORMAT] [-o KEY=VALUE,...] [-b BACKING -F FORMAT] IMAGE [SIZE]\n"
+        "usage: sosia disk create [-f FORMAT] [-o KEY=VALUE,...] [-b BACKING -F FORMAT]\n"
+        "                         IMAGE [SIZE]\n"
         "       sosia disk info [--json] [--chain] IMAGE\n"
         "       sosia disk map [--json] IMAGE\n"
         "       sosia disk check [--repair] [--json] IMAGE\n"
