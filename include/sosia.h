@@ -150,6 +150,7 @@ struct sosia_config {
     /* "bios", "uefi", or a file. NULL: the kernel starts without, and without a kernel "bios". */
     const char *firmware;
     const char *uefi_vars; /* file of UEFI's variables, made when missing; NULL: they are lost */
+    bool screen;           /* a VGA also for a kernel booted directly; firmware always has one */
     const char *floppy[SOSIA_FLOPPIES]; /* images of drives A and B; or NULL */
     const char *initrd;    /* file; multiboot: "FILE ARGUMENTS,FILE ARGUMENTS..." ; or NULL */
     const char *append;    /* kernel command line; or NULL */
@@ -223,8 +224,11 @@ int sosia_vm_set_balloon(struct sosia_vm *vm, uint64_t bytes);
 int sosia_vm_balloon(struct sosia_vm *vm, uint64_t *actual);
 
 /* Text about the VM for people, as many lines: "registers" (all processors), "devices", "engine",
- * "memory". Like snprintf: returns the bytes that there are. -EINVAL: no such topic. */
+ * "memory", "screen" (its text, in text modes). Like snprintf: returns the bytes that there are. -EINVAL: no such topic. */
 long sosia_vm_info(struct sosia_vm *vm, const char *topic, char *text, size_t size);
+
+/* What the screen shows, as a PNG file. -ENODEV: there is none. error as in sosia_vm_new. */
+int sosia_vm_screenshot(struct sosia_vm *vm, const char *path, char *error);
 
 /* The name of the engine in use. */
 const char *sosia_vm_engine(const struct sosia_vm *vm);

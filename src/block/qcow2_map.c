@@ -280,7 +280,7 @@ static bool hits_tables(const struct qcow2 *q, uint64_t host)
            (host + q->cluster_size > q->rt_offset && host < q->rt_offset + rt_len);
 }
 
-/* A host cluster that only this entry refers to? Images by others have the flag missing at times. */
+/* A host cluster that only this entry refers to? Others leave the flag out at times. */
 static int is_ours(struct qcow2 *q, uint64_t entry, uint64_t host, bool *ours)
 {
     uint64_t count = 1;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Refcounts of host clusters: a table of blocks of counts of 1 to 64 bits, found, changed and grown.
+ * Refcounts of host clusters: a table of blocks of counts of 1 to 64 bits, found, changed, grown.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -217,7 +217,7 @@ static int find_free(struct qcow2 *q, uint64_t clusters, uint64_t *first)
     return *first + clusters > QCOW2_OFFSET_MASK >> q->cluster_bits ? -EFBIG : 0;
 }
 
-/* A block for the counts around cluster, which is free: it becomes that block, and counts itself. */
+/* A block for the counts around cluster, which is free: it becomes that block, counting itself. */
 static int add_block(struct qcow2 *q, uint64_t cluster)
 {
     uint8_t entry[8];

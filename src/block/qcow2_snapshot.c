@@ -515,7 +515,7 @@ static int change_locked(struct qcow2 *q, enum block_snapshot_verb verb, const c
     }
     table_free(&t);
     int first = r;
-    /* Frees what became free, then makes the flags true; after a failure, too, as far as it goes. */
+    /* Frees what became free, then makes the flags true; after a failure, too, if it can. */
     r = qcow2_flush_tables(q);
     if (r == 0) {
         r = qcow2_fix_flags(q);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/disk.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -31,7 +32,8 @@ static const struct command {
 void disk_help(FILE *to)
 {
     fputs(
-        "usage: sosia disk create [-f FORMAT] [-o KEY=VALUE,...] [-b BACKING -F FORMAT] IMAGE [SIZE]\n"
+        "usage: sosia disk create [-f FORMAT] [-o KEY=VALUE,...] [-b BACKING -F FORMAT]\n"
+        "                         IMAGE [SIZE]\n"
         "       sosia disk info [--json] [--chain] IMAGE\n"
         "       sosia disk map [--json] IMAGE\n"
         "       sosia disk check [--repair] [--json] IMAGE\n"
@@ -150,7 +152,12 @@ int disk_main(int argc, char **argv)
         if (strcmp(c->name, name) != 0) {
             continue;
         }
-        int r = disk_options_parse(&o, c->options, argc - 1, argv + 1, &e);
+        /* "resize IMAGE -1G": what comes off is no option. getopt moves names behind options, so
+         * that it stays next to them. */
+        bool less = argc > 2 && argv[argc - 1][0] == '-' &&
+                    isdigit((unsigned char)argv[argc - 1][1]);
+        int r = disk_options_parse(&o, c->options, argc - 1 - less, argv + 1, &e);
+        o.argc += less;
         if (r == 0 && (o.argc < c->min || o.argc > c->max)) {
             r = err_set(&e, -EINVAL, "disk %s: %s (see sosia disk help)", name,
                         o.argc < c->min ? "something is missing" : "too many arguments");

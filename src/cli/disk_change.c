@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 -- sosia disk resize, snapshot, merge: images changed in place */
+/* SPDX-License-Identifier: Apache-2.0 -- sosia disk resize, snapshot, merge: changes in place */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>

@@ -186,7 +186,6 @@ int disk_options_parse(struct disk_options *o, const char *allowed, int argc, ch
             return err_set(e, -EINVAL, "option %s needs an argument", argv[optind - 1]);
         }
         if (option == '?' || strchr(allowed, option) == NULL) {
-            /* A size less than nothing looks like an option. */
             return err_set(e, -EINVAL, "disk %s: unknown or ambiguous option %s", argv[0],
                            option != '?' && optind > 1 ? argv[optind - 1 - (optarg != NULL)]
                                                        : argv[optind - 1]);

@@ -38,6 +38,7 @@ void run_help(void)
         "      --floppy FILE                drive A, then B\n"
         "      --serial stdio|none|file=F|unix=PATH|pty\n"
         "                                   COM1, then COM2... (COM1: stdio, others: none)\n"
+        "      --screenshot FILE            at the end: PNG, or text when FILE ends in .txt\n"
         "      --display none\n"
         "  -n, --net none\n"
         "      --no-reboot                  a guest reset or triple fault ends the VM, status 2\n"

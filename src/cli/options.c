@@ -24,6 +24,7 @@ enum long_only {
     OPT_FLOPPY,
     OPT_FIRMWARE,
     OPT_UEFI_VARS,
+    OPT_SCREENSHOT,
     OPT_LATER, /* part of the contract, not built yet */
 };
 
@@ -54,7 +55,7 @@ static const struct option long_options[] = {
     {"floppy", required_argument, NULL, OPT_FLOPPY},
     {"firmware", required_argument, NULL, OPT_FIRMWARE},
     {"uefi-vars", required_argument, NULL, OPT_UEFI_VARS},
-    {"screenshot", required_argument, NULL, OPT_LATER},
+    {"screenshot", required_argument, NULL, OPT_SCREENSHOT},
     {"api", required_argument, NULL, OPT_LATER},
     {"name", required_argument, NULL, OPT_LATER},
     {NULL, 0, NULL, 0},
@@ -243,6 +244,10 @@ static int parse_one(struct run_options *o, int option, const char *name, char *
         return parse_floppy(o, arg, e);
     case OPT_FIRMWARE:
         o->config.firmware = arg;
+        return 0;
+    case OPT_SCREENSHOT:
+        o->screenshot = arg;
+        o->config.screen = true;
         return 0;
     case OPT_UEFI_VARS:
         o->config.uefi_vars = arg;

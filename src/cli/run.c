@@ -192,6 +192,35 @@ static void say_ptys(struct run *r)
     }
 }
 
+static int write_text(struct run *r, const char *path, char *error)
+{
+    static char text[1 << 16];
+    FILE *f = fopen(path, "we");
+    if (f == NULL) {
+        snprintf(error, SOSIA_ERROR_BYTES, "%s: %s", path, strerror(errno));
+        return -errno;
+    }
+    sosia_vm_info(r->vm, "screen", text, sizeof text);
+    fputs(text, f);
+    return fclose(f);
+}
+
+/* A name that ends in .txt asks for the characters of a text mode, else it is a picture. */
+static void take_screenshot(struct run *r)
+{
+    char error[SOSIA_ERROR_BYTES] = "";
+    const char *path = r->options.screenshot;
+    size_t len = path != NULL ? strlen(path) : 0;
+    if (path == NULL) {
+        return;
+    }
+    bool text = len > 4 && strcmp(path + len - 4, ".txt") == 0;
+    int result = text ? write_text(r, path, error) : sosia_vm_screenshot(r->vm, path, error);
+    if (result < 0) {
+        fprintf(stderr, "sosia: --screenshot: %s\n", error);
+    }
+}
+
 static int run_vm(struct run *r)
 {
     char error[SOSIA_ERROR_BYTES];
@@ -220,6 +249,7 @@ static int run_vm(struct run *r)
         say_how_it_went(r, &from);
         say_counters(r);
     }
+    take_screenshot(r);
     sosia_vm_free(r->vm);
     term_restore();
     return status;

@@ -176,8 +176,8 @@ ALU_SIZES(ALU_DEF_ROTATE_IMM, ror, )
 ALU_SIZES(ALU_DEF_ROTATE_IMM, rcl, )
 ALU_SIZES(ALU_DEF_ROTATE_IMM, rcr, )
 
-/* Does a rotate of a register by an immediate other than 1 leave OF alone, while one by CL does not?
- * The manuals leave it undefined; Intel's processors do. A constant of the host. */
+/* Does a rotate of a register by an immediate other than 1 leave OF alone, while one by CL does
+ * not? The manuals leave it undefined; Intel's processors do. A constant of the host. */
 bool alu_rotate_keeps_of(void);
 
 #define ALU_DEF_DSHIFT(bits, T, suf, mod, name, insn)                                              \

@@ -9,6 +9,7 @@
 
 #define MAX_BASIC 0x16u
 #define MAX_EXTENDED 0x80000008u
+#define MAX_EXTENDED_AMD 0x80000021u
 #define MAX_PV 0x40000010u
 
 #define APIC_BASE_ENABLE (1ull << 11)
@@ -200,12 +201,27 @@ static void leaf_pv(const struct cpu *cpu, uint32_t leaf, uint32_t out[4])
 }
 
 /* -- Extended leaves --------------------------------------------------------------------------- */
+static uint32_t max_extended(const struct cpu *cpu)
+{
+    return cpu_is_amd(cpu) ? MAX_EXTENDED_AMD : MAX_EXTENDED;
+}
+
+/* Extended feature identification 2 (APM 3 appendix E.4.17). For SRSO and TSA holds what cpu/msr.c
+ * says of IA32_ARCH_CAPABILITIES: an engine that runs guest code on the processor itself must show
+ * what the host does. */
+static void leaf_80000021(uint32_t out[4])
+{
+    out[0] = BIT(2) /* LFENCE waits for what is before it */ |
+             BIT(6) /* loading a null selector clears the base */ | BIT(29) /* SRSO_NO */;
+    out[2] = BIT(1) /* TSA_SQ_NO */ | BIT(2) /* TSA_L1_NO */;
+}
+
 static void leaf_extended(const struct cpu *cpu, uint32_t leaf, uint32_t out[4])
 {
     const struct cpu_model *m = cpu->model;
     switch (leaf) {
     case 0x80000000:
-        out[0] = MAX_EXTENDED;
+        out[0] = max_extended(cpu);
         if (cpu_is_amd(cpu)) {
             memcpy(&out[1], m->vendor, 4);
             memcpy(&out[3], m->vendor + 4, 4);
@@ -232,16 +248,23 @@ static void leaf_extended(const struct cpu *cpu, uint32_t leaf, uint32_t out[4])
         }
         break;
     case 0x80000006:
-        out[2] = 1024u << 16 | 8u << 12 | 64;
-        break; /* L2: 1 MiB, 16 ways */
+        out[2] = 1024u << 16 | 8u << 12 | 1u << 8 | 64; /* L2: 1 MiB, 16 ways */
+        if (cpu_is_amd(cpu)) {                          /* L3: 16 MiB, 16 ways */
+            out[3] = 32u << 18 | 8u << 12 | 1u << 8 | 64;
+        }
+        break;
     case 0x80000007:
         add_features(cpu, leaf, 0, out);
         break;
     case 0x80000008:
         out[0] = m->phys_bits | (uint32_t)m->virt_bits << 8;
         if (cpu_is_amd(cpu)) {
+            out[1] = BIT(2); /* FXSAVE and FXRSTOR always handle the x87 pointers (cpu/fpu.h) */
             out[2] = ((m->cpus - 1) & 0xff) | core_bits(cpu) << 12;
         }
+        break;
+    case MAX_EXTENDED_AMD:
+        leaf_80000021(out);
         break;
     default:
         break;
@@ -334,7 +357,7 @@ static void leaf_basic(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, u
 void cpu_cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
     memset(out, 0, 16);
-    if (leaf >= 0x80000000 && leaf <= MAX_EXTENDED) {
+    if (leaf >= 0x80000000 && leaf <= max_extended(cpu)) {
         leaf_extended(cpu, leaf, out);
     } else if (leaf >= 0x40000000 && leaf <= 0x400000ff) {
         leaf_pv(cpu, leaf, out);

@@ -127,8 +127,8 @@ static unsigned size_of(const struct decoder *d, unsigned sz)
         return 4u << d->vlen;
     case SZ_E:
         return 2u << d->vlen;
-    case SZ_P:
-        return opsize + 2;
+    case SZ_P: /* AMD has no 64-bit offsets */
+        return opsize == 8 && cpu_has(d->features, CPU_FEATURE_AMD) ? 6 : opsize + 2;
     case SZ_S:
         return d->mode == INSN_MODE_64 ? 10 : 6;
     case SZ_A:

@@ -13,8 +13,8 @@
 #define CPU_FEATURE_NO_LEAF 0xffffffffu
 
 /* name in the enum, name on the command line and in Linux' /proc/cpuinfo, leaf, subleaf, register
- * (0 EAX 1 EBX 2 ECX 3 EDX), bit. AMD: the vendor's ways, where the two differ; CPUID shows it as the
- * vendor, which is always the host's. */
+ * (0 EAX 1 EBX 2 ECX 3 EDX), bit. AMD: the vendor's ways, where the two differ; CPUID shows it as
+ * the vendor, which is always the host's. */
 #define CPU_FEATURE_LIST(X)                                                                        \
     X(FPU, "fpu", 1, 0, 3, 0)                                                                      \
     X(VME, "vme", 1, 0, 3, 1)                                                                      \

@@ -341,8 +341,8 @@ static void load_image(const struct cpu *cpu, const struct hostexec_op *op, stru
     memcpy(io->fx + FX_FDP, &zero, sizeof zero);
 }
 
-/* FOP, FIP and FDP by rule, where the host does not show its own: MMX and control instructions leave
- * them. */
+/* FOP, FIP and FDP by rule, where the host does not show its own: MMX and control instructions
+ * leave them. */
 static void record_pointers(struct cpu *cpu, const struct insn *in, const struct hostexec_op *op,
                             uint64_t data)
 {

@@ -26,8 +26,8 @@ static void store_masked(struct cpu *cpu, const struct insn *in, uint64_t off, c
     }
 }
 
-/* MASKMOVQ and MASKMOVDQU check every half of 8 bytes whatever the mask says (SDM 2 leaves it to the
- * implementation): Intel the upper one first, AMD the lower. */
+/* MASKMOVQ and MASKMOVDQU check every half of 8 bytes whatever the mask says (SDM 2 leaves it to
+ * the implementation): Intel the upper one first, AMD the lower. */
 static void store_bytes(struct cpu *cpu, const struct insn *in, uint64_t off, const uint8_t *data,
                         const uint8_t *mask, unsigned len)
 {

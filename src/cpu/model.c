@@ -69,13 +69,14 @@ static const uint8_t on_request[] = { F(MONITOR), F(LA57), F(CR8_LEGACY) };
 
 /* Done in C, so that the host need not have them. */
 static const uint8_t in_c[] = {
-    F(CX16),   F(POPCNT), F(BMI1),       F(BMI2), F(LZCNT),     F(MOVBE), F(RDRAND),
-    F(RDSEED), F(ADX),    F(CLFLUSHOPT), F(CLWB), F(PREFETCHW), F(FSRM),  F(MOVDIRI),
+    F(CX16),       F(POPCNT), F(MOVBE),     F(RDRAND), F(RDSEED),  F(ADX),
+    F(CLFLUSHOPT), F(CLWB),   F(PREFETCHW), F(FSRM),   F(MOVDIRI),
 };
-/* Executed by the host's own instructions. */
+/* Executed by the host's own instructions, by the helpers of BMI and LZCNT, too (sem_bit.c). */
 static const uint8_t on_host[] = {
-    F(SSE3), F(SSSE3),     F(SSE41), F(SSE42), F(AVX),  F(AVX2),       F(F16C),       F(FMA),
-    F(AES),  F(PCLMULQDQ), F(SHA),   F(GFNI),  F(VAES), F(VPCLMULQDQ), F(FDP_EXCPTN),
+    F(SSE3), F(SSSE3), F(SSE41),      F(SSE42), F(AVX),       F(AVX2),
+    F(F16C), F(FMA),   F(AES),        F(SHA),   F(PCLMULQDQ), F(GFNI),
+    F(VAES), F(BMI1),  F(VPCLMULQDQ), F(BMI2),  F(LZCNT),     F(FDP_EXCPTN),
 };
 static const uint8_t on_host_avx512[] = {
     F(AVX512F),    F(AVX512DQ),    F(AVX512IFMA), F(AVX512CD),     F(AVX512BW),        F(AVX512VL),
@@ -252,7 +253,7 @@ static void identity_of_host(struct cpu_model *m)
     if (__get_cpuid(0x80000008, &a, &b, &c, &d)) {
         m->phys_bits = (uint8_t)(a & 0xff);
     }
-    /* More than 1 TiB is not to be had (mem/gmem.h); and UEFI firmware maps all that can be named. */
+    /* More than 1 TiB is not to be had (mem/gmem.h); UEFI firmware maps all that can be named. */
     m->phys_bits = m->phys_bits < 36 ? 36 : m->phys_bits > 40 ? 40 : m->phys_bits;
     brand_of_host(m);
 }

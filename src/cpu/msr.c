@@ -23,8 +23,6 @@ uint64_t cpu_tsc(const struct cpu *cpu)
     return cpu->world->tsc(cpu->world->ctx) + cpu->tsc_offset;
 }
 
-static bool amd(const struct cpu *cpu) { return strcmp(cpu->model->vendor, "AuthenticAMD") == 0; }
-
 void msr_reset(struct cpu *cpu)
 {
     cpu->star = cpu->lstar = cpu->cstar = cpu->sfmask = cpu->kernel_gs_base = cpu->tsc_aux = 0;
@@ -275,7 +273,7 @@ bool msr_read(struct cpu *cpu, uint32_t msr, uint64_t *v)
     if (kvmclock_is(msr)) {
         return kvmclock_read(cpu, msr, v);
     }
-    if (amd(cpu) && amd_known(msr)) {
+    if (cpu_is_amd(cpu) && amd_known(msr)) {
         *v = amd_read(msr);
         return true;
     }
@@ -448,7 +446,7 @@ static bool write_featured(struct cpu *cpu, uint32_t msr, uint64_t v)
     if (kvmclock_is(msr)) {
         return kvmclock_write(cpu, msr, v);
     }
-    return amd(cpu) && amd_known(msr);
+    return cpu_is_amd(cpu) && amd_known(msr);
 }
 
 bool msr_write(struct cpu *cpu, uint32_t msr, uint64_t v)

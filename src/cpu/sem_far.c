@@ -9,7 +9,7 @@
 void far_read_pointer(struct cpu *cpu, const struct insn *in, uint16_t *sel, uint64_t *off)
 {
     uint64_t ea = cpu_effective_address(cpu, in);
-    unsigned size = in->opsize;
+    unsigned size = in->opnd[in->nopnd - 1].size - 2u;
     uint64_t o = cpu_read(cpu, in->mem.seg, ea, size);
     *sel = (uint16_t)cpu_read(cpu, in->mem.seg, mask_size(ea + size, in->adsize), 2);
     *off = o;

@@ -5,12 +5,9 @@
 #include <string.h>
 
 #include "cpu/eflags.h"
-#include "cpu/model.h"
 #include "cpu/opnd.h"
 #include "cpu/seg.h"
 #include "cpu/sem_decls.h"
-
-static bool amd(const struct cpu *cpu) { return strcmp(cpu->model->vendor, "AuthenticAMD") == 0; }
 
 enum flat_code { FLAT_CODE32, FLAT_CODE64 };
 
@@ -43,7 +40,7 @@ static void syscall_legacy(struct cpu *cpu)
 void sem_syscall(struct cpu *cpu, const struct insn *in)
 {
     (void)in;
-    if (!(cpu->efer & EFER_SCE) || (!amd(cpu) && cpu->mode != INSN_MODE_64) ||
+    if (!(cpu->efer & EFER_SCE) || (!cpu_is_amd(cpu) && cpu->mode != INSN_MODE_64) ||
         !cpu_protected(cpu)) {
         cpu_raise(cpu, EXC_UD);
     }
@@ -65,7 +62,7 @@ void sem_syscall(struct cpu *cpu, const struct insn *in)
 
 void sem_sysret(struct cpu *cpu, const struct insn *in)
 {
-    bool legacy = amd(cpu) && cpu_protected(cpu) && !cpu_long_mode(cpu);
+    bool legacy = cpu_is_amd(cpu) && cpu_protected(cpu) && !cpu_long_mode(cpu);
     if (!(cpu->efer & EFER_SCE) || (cpu->mode != INSN_MODE_64 && !legacy)) {
         cpu_raise(cpu, EXC_UD);
     }
@@ -91,7 +88,7 @@ void sem_sysenter(struct cpu *cpu, const struct insn *in)
 {
     (void)in;
     bool wide = cpu_long_mode(cpu);
-    if (wide && amd(cpu)) {
+    if (wide && cpu_is_amd(cpu)) {
         cpu_raise(cpu, EXC_UD);
     }
     if (!cpu_protected(cpu) || sel_is_null((uint16_t)cpu->sysenter_cs)) {
@@ -107,7 +104,7 @@ void sem_sysenter(struct cpu *cpu, const struct insn *in)
 
 void sem_sysexit(struct cpu *cpu, const struct insn *in)
 {
-    if (cpu_long_mode(cpu) && amd(cpu)) {
+    if (cpu_long_mode(cpu) && cpu_is_amd(cpu)) {
         cpu_raise(cpu, EXC_UD);
     }
     bool to64 = in->opsize == 8;

@@ -84,6 +84,7 @@ struct machine_config {
     const char *kernel;    /* NULL: firmware boots */
     const char *firmware;  /* "bios", "uefi" or a file; NULL: none with a kernel, else bios */
     const char *uefi_vars; /* NULL: lost in the end */
+    bool screen; /* a VGA also for a kernel booted directly */
     const char *floppy[MACHINE_FLOPPIES];
     const char *initrd;
     const char *append;

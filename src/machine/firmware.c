@@ -153,6 +153,25 @@ static int show_bios(struct pc *p, const uint8_t *image, size_t size, struct err
     return r;
 }
 
+/* -- The screen -------------------------------------------------------------------------------- */
+int firmware_add_vga(struct pc *p, struct err *e)
+{
+    static const char *const roms[] = { "/usr/share/seabios/vgabios-stdvga.bin",
+                                        "/usr/share/qemu/vgabios-stdvga.bin", NULL };
+    struct machine *m = p->machine;
+    const char *path = first_there(roms);
+    uint8_t *rom = NULL;
+    size_t size = 0;
+    int r = path != NULL ? firmware_read_file(path, KIB(64), &rom, &size, e) : 0;
+    if (r == 0) {
+        r = vga_init(&p->vga, m->bus, i440fx_pci(&p->host), PCI_DEVFN(2, 0), m->clock, rom, size,
+                     e);
+        p->has_vga = r == 0;
+    }
+    free(rom);
+    return r;
+}
+
 /* -- UEFI's variables -------------------------------------------------------------------------- */
 static void vars_changed(void *ctx, uint32_t offset, const void *data, uint32_t len)
 {

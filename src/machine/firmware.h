@@ -13,6 +13,8 @@ struct pc;
 /* Load the image that the configuration names and show it below 4 GiB (and the BIOS's end below 1
  * MiB). The board's chips are there. */
 MUST_CHECK int firmware_init(struct pc *p, const struct machine_config *c, struct err *e);
+/* A VGA, with its BIOS where that is installed. */
+MUST_CHECK int firmware_add_vga(struct pc *p, struct err *e);
 /* Make the ACPI and SMBIOS files; again when the ACPI registers have moved. Machine lock held. */
 MUST_CHECK int firmware_tables(struct pc *p, struct err *e);
 

@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "machine/machine.h"
+#include "machine/pc.h"
 
 struct text {
     char *buf;
@@ -106,13 +107,23 @@ static void memory(struct machine *m, void *ctx)
     }
 }
 
+static void screen(struct machine *m, void *ctx)
+{
+    struct text *t = ctx;
+    bool room = t->len < t->size;
+    if (m->pc->has_vga) {
+        t->len += vga_text(&m->pc->vga, room ? t->buf + t->len : NULL, room ? t->size - t->len : 0);
+    }
+}
+
 long machine_info(struct machine *m, const char *topic, char *buf, size_t size)
 {
     static const struct {
         const char *name;
         void (*fn)(struct machine *m, void *ctx);
     } topics[] = {
-        {"registers", registers}, {"devices", devices}, {"engine", engine}, {"memory", memory}};
+        {"registers", registers}, {"devices", devices}, {"engine", engine}, {"memory", memory},
+        {"screen", screen}};
     struct text t = {.buf = buf, .size = size};
     if (size != 0) {
         buf[0] = '\0';

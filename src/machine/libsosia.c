@@ -131,6 +131,7 @@ int sosia_vm_new(struct sosia_vm **out, const struct sosia_config *config, char 
         .kernel = config->kernel,
         .firmware = config->firmware,
         .uefi_vars = config->uefi_vars,
+        .screen = config->screen,
         .initrd = config->initrd,
         .append = config->append,
         .rng = config->rng,
@@ -371,4 +372,27 @@ int sosia_engine_info(unsigned n, const char **name, bool *usable, char *text)
 void sosia_log_level(int level)
 {
     log_set_level(level <= 0 ? LOG_ERR : level == 1 ? LOG_WARN : level == 2 ? LOG_INFO : LOG_DEBUG);
+}
+
+int sosia_vm_screenshot(struct sosia_vm *vm, const char *path, char *error)
+{
+    struct machine *m = vm->machine;
+    struct surface s = { 0 };
+    struct err e = { 0 };
+    int r = 0;
+    bus_lock(m->bus);
+    if (m->pc->has_vga) {
+        vga_render(&m->pc->vga, &s);
+    }
+    bus_unlock(m->bus);
+    if (s.pixels == NULL) {
+        r = err_set(&e, -ENODEV, "the machine has no screen");
+    } else {
+        r = surface_write_png(&s, path, &e);
+    }
+    surface_free(&s);
+    if (r < 0) {
+        give_error(error, &e);
+    }
+    return r;
 }

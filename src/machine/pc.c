@@ -429,6 +429,9 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
     }
     fill_cmos(p);
     r = fill_fw_cfg(p, e);
+    if (r == 0 && (c->kernel == NULL || c->screen)) {
+        r = firmware_add_vga(p, e); /* slot 2 */
+    }
     if (r == 0 && c->kernel == NULL) {
         p->has_firmware = true;
         r = firmware_init(p, c, e);
@@ -457,6 +460,9 @@ void pc_fini(struct pc *p)
         serial_fini(&p->serial[i]);
     }
     cards_fini(&p->cards);
+    if (p->has_vga) {
+        vga_fini(&p->vga);
+    }
     if (p->has_ide) {
         ide_fini(&p->ide);
     }
@@ -515,6 +521,7 @@ void pc_describe(const struct pc *p, struct boot_machine *b)
         b->pci_high_start = GIB(4) + align_up(high, GIB(1));
         b->pci_high_size = (1ull << p->machine->model.phys_bits) - b->pci_high_start;
     }
+    b->vga = p->has_vga;
     b->hpet = true;
     b->i8042 = true;
 }

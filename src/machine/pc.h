@@ -26,6 +26,7 @@
 #include "dev/pc/port92.h"
 #include "dev/pc/test_dev.h"
 #include "dev/pc/uart16550.h"
+#include "dev/pc/vga.h"
 #include "machine/cards.h"
 #include "machine/config.h"
 #include "machine/disks.h"
@@ -72,6 +73,8 @@ struct pc {
     struct debugcon debugcon[2];
     struct exit_port exit_port;
     struct test_dev test_dev;
+    struct vga vga;
+    bool has_vga;
     struct pflash flash; /* UEFI's variables */
     bool has_flash;
     int vars_fd;        /* file behind it, -1: none */

@@ -59,6 +59,9 @@ int machine_save(struct machine *m, bool ram, void **data, size_t *len, struct e
     bus_save(m->bus, o);
     if (ram) {
         state_save_blob(o, "ram", gmem_ram_host(m->mem), gmem_ram_size(m->mem));
+        if (m->pc->has_vga) {
+            state_save_blob(o, "vram", vga_ram(&m->pc->vga), VGA_RAM_BYTES);
+        }
     }
     bus_unlock(m->bus);
     size_t size;
@@ -105,6 +108,19 @@ static int load_ram(struct machine *m, struct state_in *in, struct err *e)
     return r;
 }
 
+static int load_vram(struct machine *m, struct state_in *in, struct err *e)
+{
+    const uint8_t *data;
+    size_t len;
+    int r = m->pc->has_vga ? state_load_blob(in, "vram", &data, &len, e) : -ENOENT;
+    if (r == 0 && len == VGA_RAM_BYTES) {
+        memcpy(vga_ram(&m->pc->vga), data, len);
+    } else if (r == 0) {
+        r = err_set(e, -EINVAL, "%zu bytes of video memory", len);
+    }
+    return r == -ENOENT ? 0 : r;
+}
+
 static int load_locked(struct machine *m, struct state_in *in, struct err *e)
 {
     struct machine_state s = {0};
@@ -114,6 +130,9 @@ static int load_locked(struct machine *m, struct state_in *in, struct err *e)
     }
     if (r == 0) {
         r = load_ram(m, in, e);
+    }
+    if (r == 0) {
+        r = load_vram(m, in, e);
     }
     if (r < 0) {
         return r;

@@ -286,15 +286,17 @@ int gmem_add_rom(struct gmem *m, const void *data, uint64_t size, uint64_t *page
         return err_set(e, -ENOMEM, "rom: more than %u MiB in all", (unsigned)(ROM_MAX >> 20));
     }
     *page = (m->ram_bytes + m->rom_bytes) >> GMEM_PAGE_BITS;
-    memcpy(m->host + m->ram_bytes + m->rom_bytes, data, size); /* the rest of the page is zero */
+    if (data != NULL) { /* what is not written is zero */
+        memcpy(m->host + m->ram_bytes + m->rom_bytes, data, size);
+    }
     m->rom_bytes += span;
     pthread_mutex_unlock(&m->map_lock);
     return 0;
 }
 
-void gmem_show_rom(struct gmem *m, gpa_t gpa, uint64_t page, uint64_t size)
+static void show_pages(struct gmem *m, gpa_t gpa, uint64_t page, uint64_t size, enum gmem_kind kind)
 {
-    struct gmem_range r = { .gpa = gpa, .size = size, .kind = GMEM_ROM, .ram_page = page };
+    struct gmem_range r = { .gpa = gpa, .size = size, .kind = kind, .ram_page = page };
     check_range(gpa, size);
     pthread_mutex_lock(&m->map_lock);
     assert(page >= m->ram_bytes >> GMEM_PAGE_BITS &&
@@ -303,6 +305,16 @@ void gmem_show_rom(struct gmem *m, gpa_t gpa, uint64_t page, uint64_t size)
     publish(m);
     pthread_mutex_unlock(&m->map_lock);
     changed(m);
+}
+
+void gmem_show_rom(struct gmem *m, gpa_t gpa, uint64_t page, uint64_t size)
+{
+    show_pages(m, gpa, page, size, GMEM_ROM);
+}
+
+void gmem_show_device_ram(struct gmem *m, gpa_t gpa, uint64_t page, uint64_t size)
+{
+    show_pages(m, gpa, page, size, GMEM_RAM);
 }
 
 int gmem_map_rom(struct gmem *m, gpa_t gpa, const void *data, uint64_t size, struct err *e)

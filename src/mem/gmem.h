@@ -62,11 +62,13 @@ uint8_t *gmem_ram_host(const struct gmem *m); /* RAM page n at + n*4096, for sna
  * bus answers (legacy VGA, SMRAM closed), or the RAM beneath again. */
 MUST_CHECK int gmem_map_rom(struct gmem *m, gpa_t gpa, const void *data, uint64_t size,
                             struct err *e);
-/* The same in two steps, for what the guest switches on and off: a copy of data, whose first page's
- * number is returned; and showing it. One copy is shown at one address only. */
+/* The same in two steps, for what the guest switches on and off: a copy of data (NULL: zeroes),
+ * whose first page's number is returned; and showing it, as ROM or as memory of a device that the
+ * guest may write. One copy is shown at one address only. */
 MUST_CHECK int gmem_add_rom(struct gmem *m, const void *data, uint64_t size, uint64_t *page,
                             struct err *e);
 void gmem_show_rom(struct gmem *m, gpa_t gpa, uint64_t page, uint64_t size);
+void gmem_show_device_ram(struct gmem *m, gpa_t gpa, uint64_t page, uint64_t size);
 void gmem_map_hole(struct gmem *m, gpa_t gpa, uint64_t size);
 void gmem_map_ram(struct gmem *m, gpa_t gpa, uint64_t size);
 /* RAM that is read-only to the guest now (PAM shadow, write-protected). */

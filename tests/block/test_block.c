@@ -21,7 +21,7 @@
 #include "block/queue.h"
 #include "support/test.h"
 
-/* -- Host calls that fail ------------------------------------------------------------------------ */
+/* -- Host calls that fail -- */
 static int writes_until_failure = -1; /* -1: never */
 static int failure = ENOSPC;
 static bool fail_sync, short_writes;
@@ -50,7 +50,7 @@ int fdatasync(int fd)
     return (int)syscall(SYS_fdatasync, fd);
 }
 
-/* -- Images in a directory of the test's --------------------------------------------------------- */
+/* -- Images in a directory of the test's -- */
 static char dir[64], path[128], base[128];
 static struct err e;
 
@@ -236,7 +236,7 @@ static void raw_does_not_turn_into_something_else(void **state)
     block_close(b);
 }
 
-/* -- Failures ------------------------------------------------------------------------------------ */
+/* -- Failures -- */
 static const char *const writable[] = { "raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx" };
 
 static uint64_t corruptions(const char *format)
@@ -341,7 +341,7 @@ static void nothing_is_left_of_a_failed_create(void **state)
     assert_int_equal(access(path, F_OK), 0);
 }
 
-/* -- The queue ----------------------------------------------------------------------------------- */
+/* -- The queue -- */
 #define REQUESTS 64
 static struct block_request requests[REQUESTS];
 static uint8_t data[REQUESTS][4096];
@@ -412,7 +412,7 @@ static void requests_come_back_on_the_loop(void **state)
     block_close(b);
 }
 
-/* -- Snapshots ----------------------------------------------------------------------------------- */
+/* -- Snapshots -- */
 static void snapshots_come_back(void **state)
 {
     uint8_t back[4096];
@@ -421,7 +421,7 @@ static void snapshots_come_back(void **state)
     (void)state;
     make(path, "qcow2", 4 << 20);
     for (int n = 1; n <= 3; n++) {
-        char name[8];
+        char name[16];
         b = must_open(path, NULL, 0);
         memset(data[0], n, sizeof data[0]);
         assert_int_equal(block_write(b, 65536, data[0], 4096), 0);

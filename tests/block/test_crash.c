@@ -27,7 +27,7 @@
 #define PIECE 4096u
 #define PIECES (DISK / PIECE)
 
-/* -- The medium ---------------------------------------------------------------------------------- */
+/* -- The medium -- */
 enum change_kind { CHANGE_WRITE, CHANGE_SIZE, CHANGE_PUNCH };
 
 struct change {
@@ -131,7 +131,7 @@ int fdatasync(int fd)
     return 0;
 }
 
-/* -- Images -------------------------------------------------------------------------------------- */
+/* -- Images -- */
 struct shape {
     const char *name;
     struct block_create create;
@@ -292,7 +292,7 @@ static void power_cuts(void **state)
     }
 }
 
-/* -- kill -9 ------------------------------------------------------------------------------------- */
+/* -- kill -9 -- */
 struct progress {
     _Atomic unsigned started, flushed;
 };

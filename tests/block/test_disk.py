@@ -216,6 +216,8 @@ def resize():
         refused("not by accident", "--shrink", "resize", name, "1M")
         good("shrink", "resize", "--shrink", name, "1M")
         tap.ok(json.loads(good("info", "info", "--json", name))["virtual-size"] == MIB, "shrank")
+    good("less", "resize", "--shrink", "r.qcow2", "-512K")
+    tap.ok(json.loads(good("info", "info", "--json", "r.qcow2"))["virtual-size"] == MIB // 2, "half")
     good("check", "check", "r.qcow2")
     clean()
 

@@ -78,7 +78,6 @@ def main():
             ("firmware that is not there", "none", ["run", "--firmware",
                                                     os.path.join(work, "none")]),
             ("vnc", "vnc is not built yet", ["run", "--display", "vnc=:1", kernel]),
-            ("screenshot", "--screenshot is not built yet", ["run", "--screenshot", "x", kernel]),
             ("api", "--api is not built yet", ["run", "--api", "x", kernel]),
             ("missing kernel", "none: No such file", ["run", os.path.join(work, "none")]),
             ("directory as a kernel", work, ["run", work]),

@@ -112,7 +112,8 @@ static void order(void **state)
     assert_int_equal(frame[0], handler(2));
 }
 
-/* Two that come before the first is taken are two; while one is handled, those that come are one. */
+/* Two that come before the first is taken are two; while one is handled, those that come are one.
+ */
 static void nmis_in_number(void **state)
 {
     struct vm *vm = *state;

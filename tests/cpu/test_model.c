@@ -157,6 +157,34 @@ static void leaves(void **state)
     vm_free(vm);
 }
 
+/* What only AMD's processors show, whatever the host is. */
+static void amd_leaves(void **state)
+{
+    (void)state;
+    struct vm *vm = vm_new(1, NULL);
+    struct cpu *c = vm->cpu[0];
+    uint32_t r[4];
+    cpu_features_set(&c->features, CPU_FEATURE_AMD);
+    cpu_cpuid(c, 0x80000000, 0, r);
+    assert_int_equal(r[0], 0x80000021);
+    cpu_cpuid(c, 0x80000001, 0, r);
+    assert_int_equal(r[0], cpu_model_signature(&vm->model));
+    assert_true(r[3] & 1); /* FPU, repeated */
+    cpu_cpuid(c, 0x80000008, 0, r);
+    assert_int_equal(r[1], 4);
+    cpu_cpuid(c, 0x80000021, 0, r);
+    assert_int_equal(r[0], 0x20000044);
+    assert_int_equal(r[2], 6);
+    cpu_cpuid(c, 4, 0, r);
+    assert_int_equal(r[0], 0);
+    cpu_features_clear(&c->features, CPU_FEATURE_AMD);
+    cpu_cpuid(c, 0x80000000, 0, r);
+    assert_int_equal(r[0], 0x80000008);
+    cpu_cpuid(c, 0x80000008, 0, r);
+    assert_int_equal(r[1], 0);
+    vm_free(vm);
+}
+
 static void xsave_leaf(void **state)
 {
     (void)state;
@@ -199,7 +227,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(levels), cmocka_unit_test(features),   cmocka_unit_test(errors),
-        cmocka_unit_test(leaves), cmocka_unit_test(xsave_leaf), cmocka_unit_test(names),
+        cmocka_unit_test(leaves), cmocka_unit_test(amd_leaves), cmocka_unit_test(xsave_leaf),
+        cmocka_unit_test(names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,8 +21,8 @@ void hostrun_restore_handlers(void);
 void hostrun_on_tick(void (*tick)(void));
 /* Base of FS, which the code sees, too. */
 uint64_t hostrun_fs_base(void);
-/* Do saved x87 states have FOP, FIP and FDP only while an unmasked exception is pending (as AMD's do)?
- * The outcome's have then, too. */
+/* Do saved x87 states have FOP, FIP and FDP only while an unmasked exception is pending (as AMD's
+ * do)? The outcome's then, too. */
 bool hostrun_hides_x87_pointers(void);
 
 /* Code bytes go to IS_CODE + offset, INT3 all around. */

@@ -13,7 +13,7 @@
 #define TYPE_64 uint64_t
 
 /* _i_: by an immediate; _k_: the same where the host keeps OF. */
-#define SHIFT(name, keep_name, bits)                                                                \
+#define SHIFT(name, keep_name, bits)                                                               \
     static uint32_t name##_1_##bits(OP_ARGS)                                                       \
     {                                                                                              \
         op_set(cpu, op->dst, SIZE_##bits,                                                          \
@@ -41,8 +41,8 @@
                                    (uint8_t)cpu->gpr[R_CX], &fl));                                 \
         OP_NEXT;                                                                                   \
     }
-#define SHIFT_SIZES(name, keep_name)                                                                \
-    SHIFT(name, keep_name, 8)                                                                       \
+#define SHIFT_SIZES(name, keep_name)                                                               \
+    SHIFT(name, keep_name, 8)                                                                      \
     SHIFT(name, keep_name, 16) SHIFT(name, keep_name, 32) SHIFT(name, keep_name, 64)
 SHIFT_SIZES(rol, rol_imm)
 SHIFT_SIZES(ror, ror_imm)
