@@ -45,6 +45,15 @@ static bool is_nbd(const char *path)
            strncmp(path, "nbd+unix:", 9) == 0 || strncmp(path, "nbds+unix:", 10) == 0;
 }
 
+void block_lock_init(pthread_rwlock_t *lock)
+{
+    pthread_rwlockattr_t attr;
+    pthread_rwlockattr_init(&attr);
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(lock, &attr);
+    pthread_rwlockattr_destroy(&attr);
+}
+
 bool block_name_ends(const char *path, const char *ending)
 {
     size_t len = strlen(path), end = strlen(ending);

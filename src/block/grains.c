@@ -11,7 +11,7 @@
 
 void grains_init(struct grains *g, uint32_t meta_page)
 {
-    pthread_rwlock_init(&g->lock, NULL);
+    block_lock_init(&g->lock);
     g->meta = meta_new(g->file, meta_page);
 }
 

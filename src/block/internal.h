@@ -7,6 +7,7 @@
 #ifndef SOSIA_BLOCK_INTERNAL_H
 #define SOSIA_BLOCK_INTERNAL_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "block/block.h"
@@ -90,6 +91,8 @@ MUST_CHECK int block_read_parent(struct block *b, uint64_t offset, void *buf, si
 /* An image around what is already open, for BLOCK_EPHEMERAL. Takes base over when it works. */
 MUST_CHECK int block_overlay_new(struct block **out, struct block *base, struct err *e);
 
+/* A lock whose writers do not wait for readers without end. */
+void block_lock_init(pthread_rwlock_t *lock);
 bool block_name_ends(const char *path, const char *ending);
 bool block_is_zero(const void *buf, size_t len);
 

@@ -176,7 +176,7 @@ int block_overlay_new(struct block **out, struct block *base, struct err *e)
         free(o);
         return err_set(e, -ENOMEM, "%s: no memory for an ephemeral overlay", base->path);
     }
-    pthread_rwlock_init(&o->lock, NULL);
+    block_lock_init(&o->lock);
     struct block *b = xzalloc(sizeof *b);
     b->class = &block_overlay;
     b->path = xstrdup(base->path);

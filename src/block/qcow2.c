@@ -314,7 +314,7 @@ static int qcow2_open(struct block *b, struct err *e)
     struct qcow2 *q = xzalloc(sizeof *q);
     q->block = b;
     q->file = b->file;
-    pthread_rwlock_init(&q->lock, NULL);
+    block_lock_init(&q->lock);
     pthread_mutex_init(&q->unpack_lock, NULL);
     b->priv = q;
     int r = load_header(q, e);
