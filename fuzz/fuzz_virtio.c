@@ -104,7 +104,8 @@ static void make_disk(struct rig *r)
     }
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     const struct block_options o = { .path = path, .format = "raw", .flags = BLOCK_NO_LOCK };
-    if (block_open(&r->block, &o, &e) < 0 || block_queue_new(&r->queue, r->block, r->loop, &e) < 0) {
+    if (block_open(&r->block, &o, &e) < 0 ||
+        block_queue_new(&r->queue, r->block, r->loop, &e) < 0) {
         fprintf(stderr, "%s\n", e.msg);
         abort();
     }
@@ -275,7 +276,7 @@ static void step(struct rig *r, unsigned kind, struct program *p)
 {
     unsigned op = (unsigned)take(p, 1);
     static const struct net_offload none;
-    uint8_t bytes[128] = { 0 };
+    uint8_t bytes[400] = { 0 };
     switch (op % 10) {
     case 0:
         bus_mmio_write(r->bus, BAR + take(p, 2), 1u << op / 10 % 3, take(p, 4));

@@ -122,7 +122,7 @@ static int add_scsi(struct cards *k, struct pci_bus *p, const struct disk *d, st
     return 0;
 }
 
-/* -- The other virtio devices ------------------------------------------------------------------- */
+/* -- The other virtio devices ------------------------------------------------------------------ */
 static size_t to_console(void *dev, unsigned n, const uint8_t *data, size_t len)
 {
     return virtio_console_input(dev, n - MACHINE_SERIAL_PORTS, data, len);
@@ -142,10 +142,9 @@ static int add_console(struct cards *k, struct pci_bus *p, const struct machine_
             return r;
         }
         struct char_backend b = serial_backend(s);
-        backend[i] = (struct virtio_console_backend){ .write = b.write,
-                                                      .input_ready = b.input_ready,
-                                                      .ctx = b.ctx,
-                                                      .name = c->console[i].name };
+        backend[i] = (struct virtio_console_backend){
+            .write = b.write, .input_ready = b.input_ready, .ctx = b.ctx, .name = c->console[i].name
+        };
     }
     const struct virtio_options o = options(k, false);
     k->console = xzalloc(sizeof *k->console);

@@ -23,14 +23,14 @@
 struct machine;
 
 struct nic {
-    struct net *net; /* owned */
+    struct net *net;           /* owned */
     struct virtio_net *virtio; /* owned; this, */
     struct e1000 *e1000;       /* owned; or that */
 };
 
 struct cards {
     struct machine *machine;
-    unsigned slot;      /* the next free one */
+    unsigned slot;                     /* the next free one */
     struct nic *nic[MACHINE_NICS_MAX]; /* owned */
     unsigned nic_count;
     struct virtio_blk *blk[MACHINE_DISKS_MAX]; /* owned */

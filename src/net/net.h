@@ -29,7 +29,13 @@ enum net_offload_flag {
     NET_CSUM_VALID = 2,   /* somebody has checked it */
 };
 
-enum net_gso { NET_GSO_NONE = 0, NET_GSO_TCP4 = 1, NET_GSO_UDP = 3, NET_GSO_TCP6 = 4, NET_GSO_ECN = 0x80 };
+enum net_gso {
+    NET_GSO_NONE = 0,
+    NET_GSO_TCP4 = 1,
+    NET_GSO_UDP = 3,
+    NET_GSO_TCP6 = 4,
+    NET_GSO_ECN = 0x80
+};
 
 /* virtio_net_hdr and the kernel's vnet_hdr begin with the same ten bytes. */
 struct net_offload {
@@ -111,7 +117,8 @@ bool net_finish_csum(const struct net_offload *o, uint8_t *frame, size_t len);
 /* A TCP frame to be cut into segments of mss bytes of payload: lengths and the sum of the pseudo
  * header as NET_GSO wants them. False: not TCP over IP. */
 bool net_prepare_gso(struct net_offload *o, uint8_t *frame, size_t len, uint16_t mss);
-/* Cut a large segment up and call fn for each piece, checksums filled in. False: not TCP over IP. */
+/* Cut a large segment up and call fn for each piece, checksums filled in. False: not TCP over
+ * IP. */
 typedef void net_segment_fn(void *ctx, uint8_t *frame, size_t len);
 bool net_segment(const struct net_offload *o, const uint8_t *frame, size_t len, net_segment_fn *fn,
                  void *ctx);

@@ -109,7 +109,8 @@ static int open_tap(const char *interface, struct err *e)
     if (ioctl(fd, TUNSETIFF, &ifr) < 0 || ioctl(fd, TUNSETVNETHDRSZ, &header) < 0) {
         int error = errno;
         close(fd);
-        return err_set(e, -error, "tap %s: %s", interface != NULL ? interface : "", strerror(error));
+        return err_set(e, -error, "tap %s: %s", interface != NULL ? interface : "",
+                       strerror(error));
     }
     return fd;
 }

@@ -37,9 +37,11 @@ static const struct net_class test_net_class = {
 static inline size_t test_tcp_frame(uint8_t *f, size_t payload)
 {
     static const uint8_t head[54] = {
-        0x52, 0x54, 0, 0x12, 0x34, 0x56, 0x52, 0x55, 10, 0, 2, 2, 8, 0,      /* Ethernet */
-        0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 2, 2, 10, 0, 2, 15, /* IP */
-        0, 80, 0x9c, 0x40, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x18, 0x10, 0, 0, 0, 0, 0,
+        0x52, 0x54, 0,    0x12, 0x34, 0x56, 0x52, 0x55, 10, 0, 2, 2, 8,    0, /* Ethernet */
+        0x45, 0,    0,    40,   0,    1,    0x40, 0,    64, 6, 0, 0, 10,   0,
+        2,    2,    10,   0,    2,    15, /* IP */
+        0,    80,   0x9c, 0x40, 0,    0,    0,    1,    0,  0, 0, 0, 0x50, 0x18,
+        0x10, 0,    0,    0,    0,    0,
     };
     memcpy(f, head, sizeof head);
     for (size_t i = 0; i < payload; i++) {

@@ -196,7 +196,7 @@ static void test_transmit(void **state)
     tx_start(f);
     for (unsigned i = 0; i < 40; i++) {
         unsigned first = f->tdt;
-        tx_desc(f, DATA, 50);                                             /* in two pieces */
+        tx_desc(f, DATA, 50); /* in two pieces */
         tx_desc(f, DATA + 50, (len - 50) | (uint64_t)(1 | 8) << 24);
         tx_go(f);
         assert_int_equal(f->net.sent, i + 1);
@@ -417,10 +417,10 @@ static void test_any(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_eeprom),       TEST(test_phy),           TEST(test_interrupts),
-        TEST(test_transmit),     TEST(test_transmit_sums), TEST(test_transmit_tso),
-        TEST(test_transmit_vlan), TEST(test_receive),      TEST(test_receive_full),
-        TEST(test_filters),      TEST(test_any),
+        TEST(test_eeprom),        TEST(test_phy),           TEST(test_interrupts),
+        TEST(test_transmit),      TEST(test_transmit_sums), TEST(test_transmit_tso),
+        TEST(test_transmit_vlan), TEST(test_receive),       TEST(test_receive_full),
+        TEST(test_filters),       TEST(test_any),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

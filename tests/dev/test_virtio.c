@@ -45,7 +45,8 @@ static void test_identity(void **state)
             types |= 1u << vt_config_read(t, cap + 3, 1);
         }
     }
-    assert_int_equal(types, 1u << 1 | 1u << 2 | 1u << 3 | 1u << 5); /* no configuration of its own */
+    assert_int_equal(types,
+                     1u << 1 | 1u << 2 | 1u << 3 | 1u << 5); /* no configuration of its own */
     assert_true(vt_offered(t) & VIRTIO_F_VERSION_1);
 }
 

@@ -43,10 +43,9 @@ static int setup(void **state)
     struct fix *f = calloc(1, sizeof *f);
     vt_rig_init(&f->t);
     open_disk(f, 0);
-    const struct virtio_blk_config c = { .queue = f->queue,
-                                         .serial = "disk-1",
-                                         .queues = 2,
-                                         .virtio = { .packed = true } };
+    const struct virtio_blk_config c = {
+        .queue = f->queue, .serial = "disk-1", .queues = 2, .virtio = { .packed = true }
+    };
     virtio_blk_init(&f->blk, "virtio-blk.0", f->t.pci, f->t.rig.bus, PCI_DEVFN(3, 0), &c);
     vt_map(&f->t, &f->blk.v);
     *state = f;
@@ -350,7 +349,7 @@ static void test_scsi_errors(void **state)
     const uint8_t more[10] = { 0x28, 0, 0, 0, 0, 0, 0, 0, 2 };
     assert_int_equal(scsi(t, 0, more, 10, 512, true).asc, 0x2400); /* than there is room for */
     const uint8_t write[10] = { 0x2a, 0, 0, 0, 0, 0, 0, 0, 1 };
-    assert_int_equal(scsi(t, 1, write, 10, 2048, false).key, 7); /* a CD */
+    assert_int_equal(scsi(t, 1, write, 10, 2048, false).key, 7);     /* a CD */
     assert_int_equal(scsi(t, 2, write, 10, 512, false).response, 3); /* no such target */
     const uint8_t lun1[8] = { 1, 0, 0x40, 1 };
     assert_int_equal(scsi_raw(t, lun1, write, 10, 512, false).asc, 0x2500);
@@ -435,17 +434,10 @@ static void test_scsi_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_split),
-        TEST(test_packed),
-        TEST(test_ranges),
-        TEST(test_config),
-        TEST(test_save_in_flight),
-        TEST(test_hostile),
-        SCSI(test_scsi_disk),
-        SCSI(test_scsi_errors),
-        SCSI(test_scsi_unmap),
-        SCSI(test_scsi_cd),
-        SCSI(test_scsi_random),
+        TEST(test_split),     TEST(test_packed),         TEST(test_ranges),
+        TEST(test_config),    TEST(test_save_in_flight), TEST(test_hostile),
+        SCSI(test_scsi_disk), SCSI(test_scsi_errors),    SCSI(test_scsi_unmap),
+        SCSI(test_scsi_cd),   SCSI(test_scsi_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -282,9 +282,11 @@ static void test_offloads_checked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_transmit), TEST(test_transmit_packed), TEST(test_receive),
-        TEST(test_receive_packed), TEST(test_no_room),  TEST(test_filters),
-        TEST(test_queue_pairs), TEST(test_link), TEST(test_offloads_checked),
+        TEST(test_transmit),         TEST(test_transmit_packed),
+        TEST(test_receive),          TEST(test_receive_packed),
+        TEST(test_no_room),          TEST(test_filters),
+        TEST(test_queue_pairs),      TEST(test_link),
+        TEST(test_offloads_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,7 +26,7 @@
 
 struct vt_queue {
     gpa_t desc, driver, device;
-    uint16_t avail;     /* split: index; packed: place */
+    uint16_t avail; /* split: index; packed: place */
     uint16_t used_seen;
     bool avail_wrap, used_wrap;
     unsigned free_desc; /* split: the next to use, in turn */
@@ -215,8 +215,7 @@ static inline uint16_t vt_add_split(struct vt *t, unsigned n, const struct vt_se
     for (unsigned i = 0; i < count; i++) {
         unsigned at = q->free_desc++ % VT_SIZE;
         bool last = i + 1 == count;
-        vt_put_desc(t, q->desc + 16 * at, &seg[i],
-                    (uint16_t)((seg[i].in ? 2 : 0) | (last ? 0 : 1)),
+        vt_put_desc(t, q->desc + 16 * at, &seg[i], (uint16_t)((seg[i].in ? 2 : 0) | (last ? 0 : 1)),
                     (uint16_t)((at + 1) % VT_SIZE));
     }
     vt_put16(t, q->driver + 4 + 2 * (q->avail % VT_SIZE), head);

@@ -200,8 +200,8 @@ static void test_queue(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sum),  cmocka_unit_test(test_segment),
-        cmocka_unit_test(test_fragment), cmocka_unit_test(test_mss),
+        cmocka_unit_test(test_sum),           cmocka_unit_test(test_segment),
+        cmocka_unit_test(test_fragment),      cmocka_unit_test(test_mss),
         cmocka_unit_test(test_random_frames), cmocka_unit_test(test_queue),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

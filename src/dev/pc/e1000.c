@@ -284,11 +284,16 @@ static const struct region_ops io_ops = { .read = io_read, .write = io_write, .s
 
 /* -- State ------------------------------------------------------------------------------------- */
 static const struct state_field context_state[] = {
-    STATE(struct e1000_context, ipcss),  STATE(struct e1000_context, ipcso),
-    STATE(struct e1000_context, ipcse),  STATE(struct e1000_context, tucss),
-    STATE(struct e1000_context, tucso),  STATE(struct e1000_context, tucse),
-    STATE(struct e1000_context, hdrlen), STATE(struct e1000_context, mss),
-    STATE(struct e1000_context, ip4),    STATE(struct e1000_context, tcp),
+    STATE(struct e1000_context, ipcss),
+    STATE(struct e1000_context, ipcso),
+    STATE(struct e1000_context, ipcse),
+    STATE(struct e1000_context, tucss),
+    STATE(struct e1000_context, tucso),
+    STATE(struct e1000_context, tucse),
+    STATE(struct e1000_context, hdrlen),
+    STATE(struct e1000_context, mss),
+    STATE(struct e1000_context, ip4),
+    STATE(struct e1000_context, tcp),
     STATE_END,
 };
 

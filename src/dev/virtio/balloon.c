@@ -127,8 +127,8 @@ static void take_stats(struct virtio_balloon *d)
             uint32_t count = v->chain->out_len / STAT_BYTES;
             for (uint32_t i = 0; i < count && i < 4 * VIRTIO_BALLOON_STATS; i++) {
                 uint8_t raw[STAT_BYTES];
-                if (virtq_read(&v->queue[QUEUE_STATS], v->chain, i * STAT_BYTES, raw,
-                               sizeof raw) < 0) {
+                if (virtq_read(&v->queue[QUEUE_STATS], v->chain, i * STAT_BYTES, raw, sizeof raw) <
+                    0) {
                     virtio_break(v, "statistics outside of memory");
                     return;
                 }

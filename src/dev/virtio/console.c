@@ -15,7 +15,13 @@
 #define CONSOLE_F_MULTIPORT BIT(1)
 #define CONSOLE_F_EMERG_WRITE BIT(2)
 
-enum console_config { CONFIG_COLS = 0, CONFIG_ROWS = 2, CONFIG_PORTS = 4, CONFIG_EMERG = 8, CONFIG_SIZE = 12 };
+enum console_config {
+    CONFIG_COLS = 0,
+    CONFIG_ROWS = 2,
+    CONFIG_PORTS = 4,
+    CONFIG_EMERG = 8,
+    CONFIG_SIZE = 12
+};
 
 enum control_event {
     DEVICE_READY = 0,
@@ -26,7 +32,7 @@ enum control_event {
     PORT_NAME = 7,
 };
 
-#define QUEUE_CONTROL_IN 2u  /* to the guest */
+#define QUEUE_CONTROL_IN 2u /* to the guest */
 #define QUEUE_CONTROL_OUT 3u
 #define MESSAGE_BYTES 8u
 #define OUTPUT_PART 4096u
@@ -76,8 +82,8 @@ static void send_messages(struct virtio_console *d)
 static void tell(struct virtio_console *d, unsigned port, enum control_event event, unsigned value)
 {
     if (multiport(d) && d->messages < VIRTIO_CONSOLE_MESSAGES) {
-        d->message[d->messages++] =
-            (struct virtio_console_message){ port, (uint16_t)event, (uint16_t)value };
+        d->message[d->messages++] = (struct virtio_console_message){ port, (uint16_t)event,
+                                                                     (uint16_t)value };
     }
 }
 

@@ -75,8 +75,8 @@ struct virtio {
     /* State */
     uint8_t status;
     uint8_t isr;
-    bool legacy;         /* the driver came by the legacy interface */
-    uint8_t generation;  /* of the configuration */
+    bool legacy;        /* the driver came by the legacy interface */
+    uint8_t generation; /* of the configuration */
     uint16_t config_vector;
     uint16_t queue_select;
     uint32_t offered_select;

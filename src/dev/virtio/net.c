@@ -178,8 +178,8 @@ static bool passes(const struct virtio_net *d, const uint8_t *frame, size_t len)
     if (frame[0] & 1) {
         return !f->no_multicast && (f->all_multicast || f->table_overflow || in_table(f, frame));
     }
-    return !f->no_unicast && (f->all_unicast || memcmp(frame, d->mac, sizeof d->mac) == 0 ||
-                              in_table(f, frame));
+    return !f->no_unicast &&
+           (f->all_unicast || memcmp(frame, d->mac, sizeof d->mac) == 0 || in_table(f, frame));
 }
 
 /* What the driver can be given of the work that is left; false: a frame that it must not see. */
@@ -517,9 +517,8 @@ static void net_config_fill(struct virtio *v)
 {
     struct virtio_net *d = net_of(v);
     memcpy(v->config + CONFIG_MAC, d->mac, NET_MAC_BYTES);
-    store_le16(v->config + CONFIG_STATUS,
-               (uint16_t)((d->net->link_up ? STATUS_LINK_UP : 0) |
-                          (d->announce ? STATUS_ANNOUNCE : 0)));
+    store_le16(v->config + CONFIG_STATUS, (uint16_t)((d->net->link_up ? STATUS_LINK_UP : 0) |
+                                                     (d->announce ? STATUS_ANNOUNCE : 0)));
     store_le16(v->config + CONFIG_PAIRS, (uint16_t)d->pairs_max);
 }
 
@@ -640,10 +639,10 @@ void virtio_net_init(struct virtio_net *d, const char *name, struct pci_bus *p, 
     memcpy(d->hardware_mac, c->mac, sizeof d->hardware_mac);
     forget(d);
     unsigned caps = c->net->caps;
-    uint64_t features = NET_F_MAC | NET_F_MRG_RXBUF | NET_F_STATUS | NET_F_CTRL_VQ |
-                        NET_F_CTRL_RX | NET_F_CTRL_VLAN | NET_F_CTRL_RX_EXTRA |
-                        NET_F_GUEST_ANNOUNCE | NET_F_CTRL_MAC_ADDR | NET_F_CTRL_GUEST_OFFLOADS |
-                        GUEST_OFFLOADS | (caps & NET_CAP_CSUM ? NET_F_CSUM : 0) |
+    uint64_t features = NET_F_MAC | NET_F_MRG_RXBUF | NET_F_STATUS | NET_F_CTRL_VQ | NET_F_CTRL_RX |
+                        NET_F_CTRL_VLAN | NET_F_CTRL_RX_EXTRA | NET_F_GUEST_ANNOUNCE |
+                        NET_F_CTRL_MAC_ADDR | NET_F_CTRL_GUEST_OFFLOADS | GUEST_OFFLOADS |
+                        (caps & NET_CAP_CSUM ? NET_F_CSUM : 0) |
                         (caps & NET_CAP_TSO4 ? NET_F_HOST_TSO4 : 0) |
                         (caps & NET_CAP_TSO6 ? NET_F_HOST_TSO6 : 0) |
                         (caps & NET_CAP_ECN ? NET_F_HOST_ECN : 0) | (c->pairs > 1 ? NET_F_MQ : 0);

@@ -29,12 +29,24 @@
 #define LEGACY_BAR_SIZE 128u
 #define NOTIFY_MULTIPLIER 4u
 
-enum modern_page { PAGE_COMMON = 0x0000, PAGE_ISR = 0x1000, PAGE_DEVICE = 0x2000, PAGE_NOTIFY = 0x3000 };
+enum modern_page {
+    PAGE_COMMON = 0x0000,
+    PAGE_ISR = 0x1000,
+    PAGE_DEVICE = 0x2000,
+    PAGE_NOTIFY = 0x3000
+};
 
 enum cfg_type { CFG_COMMON = 1, CFG_NOTIFY = 2, CFG_ISR = 3, CFG_DEVICE = 4, CFG_PCI = 5 };
 
 /* struct virtio_pci_cap */
-enum cap_field { CAP_LEN = 2, CAP_TYPE = 3, CAP_BAR = 4, CAP_OFFSET = 8, CAP_LENGTH = 12, CAP_EXTRA = 16 };
+enum cap_field {
+    CAP_LEN = 2,
+    CAP_TYPE = 3,
+    CAP_BAR = 4,
+    CAP_OFFSET = 8,
+    CAP_LENGTH = 12,
+    CAP_EXTRA = 16
+};
 
 /* struct virtio_pci_common_cfg */
 enum common_reg {
@@ -686,8 +698,7 @@ void virtio_init(struct virtio *v, const struct virtio_class *cls, const char *n
     uint16_t id = v->transitional ? cls->transitional_id : (uint16_t)(MODERN_ID_BASE + cls->type);
     pci_func_init(&v->pci, p, devfn, VIRTIO_VENDOR, id, cls->pci_class, v->transitional ? 0 : 1);
     store_le16(v->pci.config + PCI_SUBSYSTEM_VENDOR, VIRTIO_VENDOR);
-    store_le16(v->pci.config + PCI_SUBSYSTEM,
-               v->transitional ? cls->type : (uint16_t)(0x1100));
+    store_le16(v->pci.config + PCI_SUBSYSTEM, v->transitional ? cls->type : (uint16_t)(0x1100));
     v->pci.config[PCI_INTERRUPT_PIN] = 1;
     v->pci.config_reading = window_reading;
     v->pci.config_written = window_written;

@@ -476,18 +476,12 @@ int virtq_zero(const struct virtq *q, const struct virtq_chain *c, uint32_t offs
 
 /* -- State ------------------------------------------------------------------------------------- */
 const struct state_field virtq_state[] = {
-    STATE(struct virtq, size),
-    STATE(struct virtq, vector),
-    STATE(struct virtq, enabled),
-    STATE(struct virtq, desc),
-    STATE(struct virtq, driver),
-    STATE(struct virtq, device),
-    STATE(struct virtq, next_avail),
-    STATE(struct virtq, next_used),
-    STATE(struct virtq, avail_wrap),
-    STATE(struct virtq, used_wrap),
-    STATE(struct virtq, unsignalled),
-    STATE_END,
+    STATE(struct virtq, size),        STATE(struct virtq, vector),
+    STATE(struct virtq, enabled),     STATE(struct virtq, desc),
+    STATE(struct virtq, driver),      STATE(struct virtq, device),
+    STATE(struct virtq, next_avail),  STATE(struct virtq, next_used),
+    STATE(struct virtq, avail_wrap),  STATE(struct virtq, used_wrap),
+    STATE(struct virtq, unsignalled), STATE_END,
 };
 
 int virtq_post_load(struct virtq *q, struct err *e)

@@ -40,8 +40,20 @@ enum scsi_config {
 /* struct virtio_scsi_req_cmd: lun, id, task_attr, prio, crn, then the CDB */
 #define REQ_CDB 19u
 /* The answer: sense_len, residual, status qualifier, status, response, then the sense data */
-enum response_field { RESP_SENSE_LEN = 0, RESP_RESIDUAL = 4, RESP_STATUS = 10, RESP_RESPONSE = 11, RESP_SENSE = 12 };
-enum response { RESPONSE_OK = 0, RESPONSE_OVERRUN = 1, RESPONSE_BAD_TARGET = 3, RESPONSE_FAILURE = 9, RESPONSE_BAD_LUN = 12 };
+enum response_field {
+    RESP_SENSE_LEN = 0,
+    RESP_RESIDUAL = 4,
+    RESP_STATUS = 10,
+    RESP_RESPONSE = 11,
+    RESP_SENSE = 12
+};
+enum response {
+    RESPONSE_OK = 0,
+    RESPONSE_OVERRUN = 1,
+    RESPONSE_BAD_TARGET = 3,
+    RESPONSE_FAILURE = 9,
+    RESPONSE_BAD_LUN = 12
+};
 
 enum control_type { CONTROL_TMF = 0, CONTROL_AN_QUERY = 1, CONTROL_AN_SUBSCRIBE = 2 };
 #define TMF_RESETS 0x58u /* subtypes 3, 4, 6: nexus, unit, clear ACA apart */

@@ -312,11 +312,11 @@ static void pad_text(uint8_t *to, const char *text, size_t size)
 static uint32_t vpd_limits(uint8_t *b)
 {
     store_be16(b + 2, 0x3c);
-    store_be32(b + 8, SCSI_DATA_MAX / 512);  /* maximum transfer */
-    store_be32(b + 20, RANGE_BLOCKS_MAX);    /* maximum unmap */
+    store_be32(b + 8, SCSI_DATA_MAX / 512); /* maximum transfer */
+    store_be32(b + 20, RANGE_BLOCKS_MAX);   /* maximum unmap */
     store_be32(b + 24, UNMAP_RANGES_MAX);
-    store_be32(b + 28, 8);                   /* granularity */
-    store_be64(b + 36, RANGE_BLOCKS_MAX);    /* maximum write same */
+    store_be32(b + 28, 8);                /* granularity */
+    store_be64(b + 36, RANGE_BLOCKS_MAX); /* maximum write same */
     return 0x40;
 }
 

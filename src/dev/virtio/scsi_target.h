@@ -32,10 +32,10 @@ struct scsi_unit {
 struct scsi_command {
     struct scsi_unit *unit;
     uint8_t cdb[SCSI_CDB_MAX];
-    uint8_t *data;     /* owned by the transport: from the initiator, or for it */
-    uint32_t out_len;  /* bytes that it sent */
-    uint32_t in_room;  /* bytes that it takes; data has room for the larger of both */
-    uint32_t in_len;   /* bytes that there are for it */
+    uint8_t *data;    /* owned by the transport: from the initiator, or for it */
+    uint32_t out_len; /* bytes that it sent */
+    uint32_t in_room; /* bytes that it takes; data has room for the larger of both */
+    uint32_t in_len;  /* bytes that there are for it */
     enum scsi_status status;
     uint8_t sense[SCSI_SENSE_BYTES]; /* with CHECK CONDITION */
     void (*done)(struct scsi_command *c);

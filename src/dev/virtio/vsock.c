@@ -26,15 +26,23 @@
 #define QUEUE_EVENT 2u
 #define HOST_CID 2u
 #define HDR_BYTES 44u
-#define BUF_BYTES 65536u      /* of a connection, from the guest to a slow reader */
+#define BUF_BYTES 65536u /* of a connection, from the guest to a slow reader */
 #define PACKET_DATA_MAX 65536u
-#define REQUEST_TEXT_MAX 32u  /* "CONNECT 4294967295\n" */
+#define REQUEST_TEXT_MAX 32u /* "CONNECT 4294967295\n" */
 #define EPHEMERAL_PORT 0x40000000u
 #define TYPE_STREAM 1u
 #define SHUTDOWN_RECEIVE 1u
 #define SHUTDOWN_SEND 2u
 
-enum vsock_op { OP_REQUEST = 1, OP_RESPONSE, OP_RST, OP_SHUTDOWN, OP_RW, OP_CREDIT_UPDATE, OP_CREDIT_REQUEST };
+enum vsock_op {
+    OP_REQUEST = 1,
+    OP_RESPONSE,
+    OP_RST,
+    OP_SHUTDOWN,
+    OP_RW,
+    OP_CREDIT_UPDATE,
+    OP_CREDIT_REQUEST
+};
 
 enum conn_state {
     CONN_ASKING, /* the host's program has not said CONNECT yet */
@@ -58,9 +66,9 @@ struct vsock_conn {
     uint32_t host_port;
     uint32_t guest_port;
     unsigned due;
-    bool readable;    /* the host's end has bytes, or its end */
-    bool eof;         /* it will send no more */
-    bool guest_done;  /* the guest will send no more */
+    bool readable;   /* the host's end has bytes, or its end */
+    bool eof;        /* it will send no more */
+    bool guest_done; /* the guest will send no more */
     char request[REQUEST_TEXT_MAX];
     unsigned request_len;
     /* Credit (5.10.6.3) */
@@ -139,8 +147,8 @@ static struct vsock_conn *find(struct virtio_vsock *d, uint32_t host_port, uint3
 static void watch_again(struct vsock_conn *c)
 {
     bool read = !c->readable && !c->eof;
-    loop_fd_set(c->watch, (read ? (unsigned)LOOP_READ : 0) |
-                              (c->buf_len != 0 ? (unsigned)LOOP_WRITE : 0));
+    loop_fd_set(c->watch,
+                (read ? (unsigned)LOOP_READ : 0) | (c->buf_len != 0 ? (unsigned)LOOP_WRITE : 0));
 }
 
 /* -- To the host ------------------------------------------------------------------------------- */
@@ -205,8 +213,7 @@ static bool take_request_text(struct vsock_conn *c)
         }
         char *end;
         c->request[c->request_len] = '\0';
-        if (strncmp(c->request, "CONNECT ", 8) != 0 || c->request[8] < '0' ||
-            c->request[8] > '9') {
+        if (strncmp(c->request, "CONNECT ", 8) != 0 || c->request[8] < '0' || c->request[8] > '9') {
             return false;
         }
         errno = 0;

@@ -30,7 +30,7 @@ struct virtio_vsock {
     uint64_t cid;
     struct vsock_conn *conns; /* owned */
     unsigned conn_count;
-    uint32_t next_port; /* for connections that the host begins */
+    uint32_t next_port;                         /* for connections that the host begins */
     struct vsock_reset reset[VSOCK_RESETS_MAX]; /* for connections that do not exist */
     unsigned resets;
     bool lost; /* a load has cut the connections off: to be told */
