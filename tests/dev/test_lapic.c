@@ -538,6 +538,42 @@ static void test_periodic(void **state)
     assert_true(a->cpu[0].intr);
 }
 
+/* Take what there is, one after the other, across saves; at most max. */
+static unsigned take_all(struct apic_rig *a, unsigned max)
+{
+    unsigned got = 0;
+    while (got < max && lapic_ack(&a->cpu[0].lapic) == 0x40) {
+        got++;
+        dev_roundtrip(a->rig.bus, a->rig.clock);
+        apic_set(a, 0, 0xb0, 0);
+    }
+    return got;
+}
+
+/* Nobody took them in time: they are made up for, each after the one before. */
+static void test_periodic_owed(void **state)
+{
+    struct apic_rig *a = *state;
+    apic_enable_all(a);
+    apic_set(a, 0, 0x3e0, 0xb);
+    apic_set(a, 0, 0x320, 0x20040);
+    apic_set(a, 0, 0x380, 1000000);
+    dev_step(&a->rig, 5500000);
+    assert_int_equal(take_all(a, 100), 5);
+    dev_step(&a->rig, 500000);
+    assert_int_equal(take_all(a, 100), 1);
+    /* No more than a second of them, and none of a timer that was set anew or masked. */
+    dev_step(&a->rig, 5000000000);
+    assert_int_equal(take_all(a, 5000), 1001);
+    dev_step(&a->rig, 5000000);
+    apic_set(a, 0, 0x380, 2000000);
+    assert_int_equal(take_all(a, 100), 1);
+    dev_step(&a->rig, 5000000);
+    apic_set(a, 0, 0x320, 0x30040);
+    apic_set(a, 0, 0x320, 0x20040);
+    assert_int_equal(take_all(a, 100), 1);
+}
+
 static void test_tsc_deadline(void **state)
 {
     struct apic_rig *a = *state;
@@ -682,7 +718,8 @@ int main(void)
         T(test_errors),          T(test_odd_accesses),    T(test_software_disable),
         T(test_extint_and_lint), T(test_local_events),    T(test_base_transitions),
         T(test_x2apic_msrs),     T(test_x2apic_ipis),     T(test_one_shot),
-        T(test_divider),         T(test_periodic),        T(test_tsc_deadline),
+        T(test_divider),         T(test_periodic),        T(test_periodic_owed),
+        T(test_tsc_deadline),
         T(test_late_loop),       T(test_bad_state),       T(test_random_traffic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

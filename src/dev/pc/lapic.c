@@ -306,6 +306,7 @@ void lapic_eoi(struct lapic *l)
         return;
     }
     vec_clear(l->isr, (unsigned)vector);
+    lapic_timer_eoi(l, (unsigned)vector);
     if (vec_test(l->tmr, (unsigned)vector)) {
         uint32_t *lint0 = &l->lvt[LAPIC_LVT_LINT0];
         if ((*lint0 & LVT_REMOTE_IRR) && (*lint0 & LVT_VECTOR) == (uint32_t)vector) {
@@ -352,7 +353,10 @@ static const struct state_field lapic_state[] = {
     STATE_ARRAY(struct lapic, lint),    STATE(struct lapic, extint),
     STATE(struct lapic, timer_initial), STATE(struct lapic, timer_runs),
     STATE(struct lapic, timer_count),   STATE(struct lapic, timer_base_ns),
-    STATE(struct lapic, tsc_deadline),  STATE_END,
+    STATE(struct lapic, tsc_deadline),
+    STATE_SINCE(2, struct lapic, timer_expiries),
+    STATE_SINCE(2, struct lapic, timer_owed),
+    STATE_END,
 };
 
 static void lapic_reset(void *dev)
@@ -379,6 +383,7 @@ static int lapic_post_load(void *dev, struct err *e)
     /* Vectors below 16 are never accepted: their priority class would be that of none. */
     bad |= ((l->irr[0] | l->isr[0] | l->tmr[0]) & 0xffff) != 0;
     bad |= l->timer_runs && (l->timer_initial == 0 || l->timer_count == 0);
+    bad |= l->timer_owed > LAPIC_TIMER_OWED_MAX;
     if (bad || l->timer_base_ns > clock_now_ns(l->cfg.clock)) {
         return err_set(e, -EINVAL, "impossible state of the local APIC");
     }
@@ -391,7 +396,7 @@ static int lapic_post_load(void *dev, struct err *e)
 
 static const struct dev_class lapic_class = {
     .name = "lapic",
-    .version = 1,
+    .version = 2,
     .state = lapic_state,
     .size = sizeof(struct lapic),
     .reset = lapic_reset,

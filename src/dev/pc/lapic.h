@@ -84,6 +84,8 @@ struct lapic {
     uint32_t timer_count;
     uint64_t timer_base_ns;
     uint64_t tsc_deadline; /* 0: none */
+    uint64_t timer_expiries; /* periodic: how often since timer_base_ns, as far as seen */
+    uint32_t timer_owed;     /* of those, interrupts that are still to be made */
 
     /* Not state: */
     bool intr;          /* what out.intr was told last */

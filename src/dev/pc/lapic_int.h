@@ -18,6 +18,9 @@
 #define LVT_MASKED (1u << 16)
 #define LVT_TIMER_MODE(lvt) ((lvt) >> 17 & 3)
 
+/* Periodic interrupts that one processor may have coming: a second's worth of a fast tick. */
+#define LAPIC_TIMER_OWED_MAX 1000u
+
 enum lapic_timer_mode { TIMER_ONE_SHOT = 0, TIMER_PERIODIC = 1, TIMER_TSC_DEADLINE = 2 };
 
 /* Error status, SDM 3 11.5.3 */
@@ -52,5 +55,6 @@ void lapic_timer_set_deadline(struct lapic *l, uint64_t tsc);
 void lapic_timer_reset(struct lapic *l);
 void lapic_timer_arm(struct lapic *l);
 void lapic_timer_poll(struct lapic *l);
+void lapic_timer_eoi(struct lapic *l, unsigned vector);
 
 #endif

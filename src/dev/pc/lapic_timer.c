@@ -9,6 +9,9 @@
 #include "dev/pc/lapic_int.h"
 #include "dev/pc/ticks.h"
 
+/* Faster ticks than this are not made up for. */
+#define OWED_PERIOD_NS 200000u
+
 static enum lapic_timer_mode mode_of(const struct lapic *l)
 {
     return (enum lapic_timer_mode)LVT_TIMER_MODE(l->lvt[LAPIC_LVT_TIMER]);
@@ -78,6 +81,43 @@ void lapic_timer_arm(struct lapic *l)
     timer_arm(&l->timer, deadline_ns(l, clock_now_ns(l->cfg.clock)));
 }
 
+static bool is_pending(const struct lapic *l, unsigned vector)
+{
+    return l->irr[vector / 32] >> (vector % 32) & 1;
+}
+
+/* A guest may count time in periodic interrupts, and loses it with each that merges with the one
+ * before, which on hardware means that it was busy for a whole period. Here its processor or the
+ * thread that runs timers may have had no host CPU. So those are made up for, one at each EOI,
+ * unless they come so fast that the guest would do nothing else. */
+static void owe(struct lapic *l, uint64_t now_ns)
+{
+    uint64_t e = elapsed(l, now_ns);
+    uint64_t expiries = e < l->timer_count ? 0 : 1 + (e - l->timer_count) / l->timer_initial;
+    uint64_t more = expiries > l->timer_expiries ? expiries - l->timer_expiries : 0;
+    l->timer_expiries = expiries;
+    uint32_t lvt = l->lvt[LAPIC_LVT_TIMER];
+    uint64_t period = (uint64_t)l->timer_initial * divisor_of(l->divide);
+    if ((lvt & LVT_MASKED) || ticks_to_ns(period, l->cfg.timer_hz) < OWED_PERIOD_NS) {
+        l->timer_owed = 0;
+        return;
+    }
+    if (more != 0 && !is_pending(l, lvt & LVT_VECTOR)) {
+        more--; /* the one that is made now */
+    }
+    l->timer_owed = more < LAPIC_TIMER_OWED_MAX - l->timer_owed ? l->timer_owed + (uint32_t)more
+                                                                : LAPIC_TIMER_OWED_MAX;
+}
+
+void lapic_timer_eoi(struct lapic *l, unsigned vector)
+{
+    uint32_t lvt = l->lvt[LAPIC_LVT_TIMER];
+    if (l->timer_owed != 0 && (lvt & LVT_VECTOR) == vector && !is_pending(l, vector)) {
+        l->timer_owed--;
+        lapic_local_event(l, LAPIC_LVT_TIMER);
+    }
+}
+
 static void expired(void *ctx, uint64_t now_ns)
 {
     struct lapic *l = ctx;
@@ -88,6 +128,7 @@ static void expired(void *ctx, uint64_t now_ns)
         }
         l->tsc_deadline = 0;
     } else if (mode_of(l) == TIMER_PERIODIC) {
+        owe(l, now_ns);
         timer_arm(&l->timer, deadline_ns(l, now_ns));
     } else {
         l->timer_runs = false;
@@ -112,6 +153,8 @@ static void rebase(struct lapic *l)
     uint32_t count = lapic_timer_current(l);
     l->timer_base_ns = clock_now_ns(l->cfg.clock);
     l->timer_count = count;
+    l->timer_expiries = 0;
+    l->timer_owed = 0;
     l->timer_runs = count != 0;
 }
 
@@ -124,6 +167,8 @@ void lapic_timer_set_initial(struct lapic *l, uint32_t count)
     l->timer_initial = count;
     l->timer_count = count;
     l->timer_base_ns = clock_now_ns(l->cfg.clock);
+    l->timer_expiries = 0;
+    l->timer_owed = 0;
     l->timer_runs = count != 0;
     lapic_timer_arm(l);
 }
@@ -181,6 +226,8 @@ void lapic_timer_reset(struct lapic *l)
     l->timer_runs = false;
     l->timer_count = 0;
     l->timer_base_ns = 0;
+    l->timer_expiries = 0;
+    l->timer_owed = 0;
     l->tsc_deadline = 0;
     timer_cancel(&l->timer);
 }

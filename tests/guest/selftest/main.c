@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The self-test that runs in a guest's userland, and on the host for comparison: "hash" lines must
- * be the same on both, "ok" lines must be ok in the guest. With an argument, only what has hashes: a host
- * may be a guest itself, of a VMM that gets INT1 and debug registers wrong.
+ * be the same on both, "ok" lines must be ok in the guest. With an argument, only what has hashes:
+ * a host may be a guest itself, of a VMM that gets INT1 and debug registers wrong.
  */
 #include "rt.h"
 
