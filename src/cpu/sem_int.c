@@ -38,12 +38,16 @@ void sem_into(struct cpu *cpu, const struct insn *in)
     }
 }
 
-/* Delivered like a hardware exception: no DPL check, EXT set (SDM 2, INT n). */
+/* Delivered like a hardware exception: no DPL check, EXT set (SDM 2, INT n). What a MOV SS before it
+ * met and held back comes with it: one #DB. */
 void sem_int1(struct cpu *cpu, const struct insn *in)
 {
-    const struct cpu_exception x = { .vector = EXC_DB, .external = true };
+    const struct cpu_exception x = { .vector = EXC_DB,
+                                     .external = true,
+                                     .dr6_bits = cpu->pending_dr6 };
     (void)in;
     cpu->step_armed = false;
+    cpu->pending_dr6 = 0;
     cpu_deliver_event(cpu, &x);
 }
 

@@ -220,9 +220,63 @@ static void breakpoints(void)
     write_dr7(0x400);
 }
 
+/* INT1 is a #DB of its own, whatever else is due: no BS, no second trap. What MOV SS met comes with
+ * it, but after a software interrupt, which is not held back. */
+CODE(step_icebp, "mov %ss, %ecx\n pushf\n orq $0x100, (%rsp)\n popf\n mov %ecx, %ss\n .byte 0xf1\n"
+                 "ic1: .byte 0xf1\n ic2: pushf\n ic3: andq $~0x100, (%rsp)\n ic4: popf\n ic5: nop");
+extern uint8_t ic1[], ic2[], ic3[], ic4[], ic5[];
+#define AFTER_SS(name, text)                                                                       \
+    CODE(name, "mov %ss, %ecx\n lea watched_ss, %rax\n mov (%rax), %ss\n" text)
+AFTER_SS(ss_icebp, ".byte 0xf1\n ssic: nop");
+AFTER_SS(ss_int, "int $1\n ssint: nop");
+AFTER_SS(ss_int3, "int3\n ssint3: nop");
+extern uint8_t ssic[], ssint[], ssint3[];
+CODE(step_cpuid, "pushf\n orq $0x100, (%rsp)\n popf\n mov $0, %eax\n sc0: cpuid\n sc1: in $0x61, %al\n"
+                 "sc2: rdtsc\n sc3: pushf\n andq $~0x100, (%rsp)\n popf");
+extern uint8_t sc0[], sc1[], sc2[], sc3[];
+CODE(step_sti, "pushf\n orq $0x100, (%rsp)\n popf\n sti\n st0: cli\n st1: pushf\n"
+               "andq $~0x100, (%rsp)\n popf");
+extern uint8_t st0[], st1[];
+
+static void icebp(void)
+{
+    step(step_icebp, 0);
+    static uint8_t *const want[] = { ic1, ic2, ic3, ic4, ic5 };
+    bool there = hits == 5;
+    bool bits = true;
+    for (unsigned i = 0; i < 5 && there; i++) {
+        there = ips[i] == (word)want[i];
+        bits = bits && dr6s[i] == (i < 2 ? 0xffff0ff0 : 0xffff4ff0);
+    }
+    ok(there, "INT1 under single step: one trap each");
+    ok(bits, "DR6.BS is of the others only");
+    write_dr0((word)&watched_ss);
+    watch(ss_icebp, 0, 0x402 | 7ul << 16);
+    ok(hits == 1 && ips[0] == (word)ssic, "watchpoint hit by MOV SS, then INT1: one trap");
+    watch(ss_int, 0, 0x402 | 7ul << 16);
+    ok_eq(hits, 2, "then INT 1: the interrupt and the trap");
+    write_dr7(0x402 | 7ul << 16);
+    int v = step(ss_int3, 0);
+    write_dr7(0x400);
+    ok(v == 3 && trap.ip == (word)ssint3, "then INT3: the breakpoint");
+    ok_eq(hits, 1, "and the trap");
+    step(step_cpuid, 0);
+    ok(hit_at((word)sc0) && hit_at((word)sc1) && hit_at((word)sc2) && hit_at((word)sc3),
+       "single step over CPUID, IN, RDTSC");
+    step(step_sti, 0);
+    ok(hit_at((word)st0) && hit_at((word)st1), "STI holds no trap back");
+    write_cr4(read_cr4() & ~8ul);
+    word dr4;
+    write_dr6(0xffff4ff2);
+    __asm__ volatile("mov %%dr4, %0" : "=r"(dr4));
+    ok_eq(dr4, 0xffff4ff2, "DR4 is DR6 without CR4.DE");
+    write_dr6(0xffff0ff0);
+}
+
 int test_main(void)
 {
     single_step();
     breakpoints();
+    icebp();
     return 0;
 }
