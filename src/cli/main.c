@@ -6,6 +6,7 @@
 #include "block/image.h"
 #include "cli/disk.h"
 #include "cli/run.h"
+#include "net/net.h"
 #include "sosia.h"
 
 static void help(FILE *to)
@@ -40,7 +41,13 @@ void run_help(void)
         "                                   COM1, then COM2... (COM1: stdio, others: none)\n"
         "      --screenshot FILE            at the end: PNG, or text when FILE ends in .txt\n"
         "      --display none\n"
-        "  -n, --net none\n"
+        "  -n, --net user[,fwd=tcp:HOSTPORT:GUESTPORT][,restrict]|tap=IF|passt[=PATH]|none\n"
+        "            [,model=virtio|e1000][,mac=M]   a network card; none when not given\n"
+        "      --rng                        a virtio entropy device\n"
+        "      --balloon[=SIZE]             a virtio balloon; the guest is to keep SIZE\n"
+        "      --vsock PATH[,cid=N]         sockets between host and guest\n"
+        "      --console stdio|none|file=F|unix=PATH|pty[,name=N]\n"
+        "                                   a virtio console, then named ports of it\n"
         "      --no-reboot                  a guest reset or triple fault ends the VM, status 2\n"
         "      --exit-port PORT             a write of V there ends the VM, status (V<<1)|1\n"
         "      --bt-cache SIZE              code cache of the bt engine (128M)\n"
@@ -68,6 +75,7 @@ static int version_main(void)
     /* What a build may have or lack is named here. */
     char parts[128];
     printf("engines: bt, interp; optional parts: %s\n", block_parts(parts, sizeof parts));
+    printf("networks: %stap, passt\n", net_user_built() ? "user, " : "");
     return 0;
 }
 
