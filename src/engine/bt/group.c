@@ -15,6 +15,7 @@
 
 #define SPAN_MAX 512
 #define FAR_DISP (1 << 30)
+#define NO_OPERAND 0xffu
 
 struct span {
     int32_t lo, hi; /* from the base register's value at the first access */
@@ -66,17 +67,41 @@ static bool writes_unnamed(const struct insn *in)
     }
 }
 
-static bool may_write(const struct insn *in, unsigned reg)
+/* Bit n: general register n may be written. */
+static uint16_t registers_written(const struct insn *in)
 {
+    uint16_t mask = 0;
     if (writes_unnamed(in))
-        return true;
+        return 0xffff;
     for (unsigned k = 0; k < in->nopnd; k++) {
         const struct opnd *o = &in->opnd[k];
         unsigned r = o->size == 1 && o->reg >= 16 ? o->reg - 16u : o->reg;
-        if (o->kind == OPND_GPR && r == reg && (o->access & OPND_W))
-            return true;
+        if (o->kind == OPND_GPR && (o->access & OPND_W))
+            mask |= (uint16_t)(1u << r);
     }
-    return false;
+    return mask;
+}
+
+/* The operand that may be one of a group. */
+static uint8_t operand_of(const struct insn *in)
+{
+    const struct insn_mem *m = &in->mem;
+    for (unsigned k = 0; k < in->nopnd; k++) {
+        const struct opnd *o = &in->opnd[k];
+        if (o->kind == OPND_MEM && m->base < 16 && m->index == INSN_NO_REG && m->seg < SEG_FS &&
+            in->adsize == 8 && o->access != 0 && o->size != 0 && o->size <= 32 &&
+            !(insn_info[in->row].attr & (IA_ALIGN | IA_STRING)))
+            return (uint8_t)k;
+    }
+    return NO_OPERAND;
+}
+
+void bt_groups_prepare(struct translation *t)
+{
+    for (unsigned i = 0; i < t->count; i++) {
+        t->writes[i] = registers_written(&t->insn[i]);
+        t->group_opnd[i] = operand_of(&t->insn[i]);
+    }
 }
 
 /* -- The span of a group ----------------------------------------------------------------------- */
@@ -93,28 +118,20 @@ static void include(struct span *s, int64_t at, unsigned size, bool write)
     s->write |= write;
 }
 
-/* The access of an instruction through base, by its memory operand. */
-static void include_operand(struct span *s, const struct insn *in, unsigned base, int64_t moved)
-{
-    const struct insn_mem *m = &in->mem;
-    for (unsigned k = 0; k < in->nopnd; k++) {
-        const struct opnd *o = &in->opnd[k];
-        if (o->kind == OPND_MEM && m->base == base && m->index == INSN_NO_REG &&
-            m->seg < SEG_FS && in->adsize == 8 && o->access != 0 && o->size != 0 &&
-            o->size <= 32 && !(insn_info[in->row].attr & (IA_ALIGN | IA_STRING)))
-            include(s, moved + m->disp, o->size, (o->access & OPND_W) != 0);
-    }
-}
-
 static void look_ahead(const struct translation *t, unsigned base, struct span *s)
 {
     int64_t moved = 0;
     for (unsigned i = t->i; i < t->count; i++) {
         const struct insn *in = &t->insn[i];
+        uint8_t k = t->group_opnd[i];
+        if (i != t->i && k != NO_OPERAND && in->mem.base == base)
+            include(s, moved + in->mem.disp, in->opnd[k].size,
+                    (in->opnd[k].access & OPND_W) != 0);
+        bool writes = (t->writes[i] >> base & 1) != 0;
+        if (base != R_SP && !writes)
+            continue;
         enum insn_branch br = insn_info[in->row].branch;
         int32_t n;
-        if (i != t->i)
-            include_operand(s, in, base, moved);
         if (base == R_SP && (in->op == OP_PUSH || br == BR_CALL || br == BR_CALL_IND)) {
             moved -= 8;
             if (i != t->i)
@@ -123,11 +140,11 @@ static void look_ahead(const struct translation *t, unsigned base, struct span *
             if (i != t->i)
                 include(s, moved, 8, false);
             moved += 8;
-        } else if (moves_by(in, base, &n)) {
+        } else if (writes && moves_by(in, base, &n)) {
             moved += n;
             continue;
         }
-        if (may_write(in, base) || moved < -FAR_DISP || moved > FAR_DISP)
+        if (writes || moved < -FAR_DISP || moved > FAR_DISP)
             return;
     }
 }
@@ -274,10 +291,13 @@ void bt_groups_after(struct translation *t, uint32_t first_site)
     for (unsigned k = 0; k <= BT_GROUPS; k++) {
         struct group *g = &t->group[k];
         int32_t n;
-        if (g->open && moves_by(in, g->base, &n))
-            bt_group_moved(t, g->base, n);
-        else if (g->open && may_write(in, g->base))
-            g->open = false;
+        if (!g->open)
+            continue;
+        if (t->writes[t->i] >> g->base & 1) {
+            g->open = moves_by(in, g->base, &n);
+            if (g->open)
+                bt_group_moved(t, g->base, n);
+        }
         if (t->in_t0 == g && !g->open)
             t->in_t0 = NULL;
         if (g->lo < -FAR_DISP || g->hi > FAR_DISP)

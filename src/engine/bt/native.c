@@ -491,6 +491,29 @@ static bool emit_lea_insn(struct translation *t, const struct insn *in)
     return true;
 }
 
+/* MOV between AH..BH and memory: no REX goes with them, which the address needs. The register's low
+ * bytes change places for the moment; XCHG leaves the flags alone. */
+static bool emit_mov_high(struct translation *t, const struct insn *in)
+{
+    struct emit *e = &t->e;
+    bool store = in->opnd[0].kind == OPND_MEM;
+    uint8_t low = (uint8_t)(in->opnd[store ? 1 : 0].reg - 16);
+    const uint8_t swap[2] = { 0x86, (uint8_t)(0xc0 | low << 3 | (low + 4)) };
+    struct ea ea;
+    if (in->opnd[store ? 0 : 1].size != 1 || !bt_ea_of(t, in, &ea))
+        return false;
+    uint32_t site = bt_site_new(t, sem_table[in->op]);
+    if (!bt_mem_check(t, &ea, 1, store ? MMU_WRITE : MMU_READ, false, site))
+        return false;
+    ea.simple = false; /* its base may be that very register */
+    struct host_mem mem = bt_mem_operand(t, &ea, true);
+    emit_bytes(e, swap, 2);
+    emit_rm(e, store ? 0x88 : 0x8a, false, low, mem);
+    emit_bytes(e, swap, 2);
+    t->bt->cache.sites[site].resume = emit_here(e);
+    return true;
+}
+
 /* MOV AL/rAX, moffs and back: as the ModRM forms. */
 static bool emit_moffs(struct translation *t, const struct insn *in)
 {
@@ -646,6 +669,10 @@ bool bt_emit_native(struct translation *t)
     }
     if (!general_op(in))
         return false;
+    if (in->op == OP_MOV && in->nopnd == 2 && in->opnd[0].size == 1 &&
+        ((in->opnd[0].kind == OPND_MEM && in->opnd[1].kind == OPND_GPR && in->opnd[1].reg >= 16) ||
+         (in->opnd[1].kind == OPND_MEM && in->opnd[0].kind == OPND_GPR && in->opnd[0].reg >= 16)))
+        return (in->flags & INSN_HAS_MODRM) && emit_mov_high(t, in);
     if (in->flags & INSN_HAS_MODRM)
         return emit_planned(t, in);
     unsigned how = row->opnd[0].how;

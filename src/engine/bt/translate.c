@@ -252,6 +252,7 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
     b->seen_first = (uint16_t)(at->pc & (GMEM_PAGE_SIZE - 1));
     b->seen_end = (uint16_t)(b->seen_first + b->size);
     bt_flags_analyse(t);
+    bt_groups_prepare(t);
     emit_entry(t);
     for (t->i = 0; t->i < t->count; t->i++) {
         uint32_t site = c->site_count;

@@ -81,6 +81,8 @@ struct translation {
     bool fp_known; /* vector registers are loaded here */
     struct group group[BT_GROUPS + 1]; /* the last one is the stack's */
     unsigned next_group;
+    uint16_t writes[BT_BLOCK_INSNS];    /* general registers an instruction may write */
+    uint8_t group_opnd[BT_BLOCK_INSNS]; /* see group.c */
     const struct group *in_t0; /* whose addend T0 is, NULL: nobody's */
     bool keeps_t0;             /* the instruction being emitted leaves it alone */
     unsigned cold_count;
@@ -112,6 +114,7 @@ struct host_mem bt_tlb_compare(struct translation *t, const struct ea *ea, unsig
                                enum mmu_access access, bool aligned);
 
 /* group.c */
+void bt_groups_prepare(struct translation *t); /* after decoding */
 bool bt_group_check(struct translation *t, const struct ea *ea, unsigned size, bool write);
 void bt_group_moved(struct translation *t, unsigned base, int32_t n);
 void bt_groups_end(struct translation *t);
