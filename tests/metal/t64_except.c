@@ -141,8 +141,14 @@ int test_main(void)
     ok_trap(run(do_mov_ss_null, 0), NONE, 0, "null SS at CPL 0");
     far_ptr.off = (word)target64;
     far_ptr.sel = SEL_CODE;
-    ok_trap(run(do_far_call_mem, 0), NONE, 0, "far CALL m16:64 and RETFQ");
-    ok_eq(result, 0x1234, "got there");
+    uint32_t r[4];
+    cpuid(0, 0, r);
+    if (r[1] == 0x68747541) { /* AMD's processors take m16:32 whatever REX.W says (AMD 3, CALL far) */
+        skip("far CALL m16:64");
+    } else {
+        ok_trap(run(do_far_call_mem, 0), NONE, 0, "far CALL m16:64 and RETFQ");
+        ok_eq(result, 0x1234, "got there");
+    }
     ok_trap(run(do_sse_unaligned, 0), 13, 0, "MOVAPS misaligned");
     ok_trap(run(do_cr4_bad, 0), 13, 0, "reserved bit of CR4");
     ok_trap(run(do_cr0_bad, 0), 13, 0, "upper half of CR0");
