@@ -6,6 +6,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,7 +17,8 @@
 #include "base/bits.h"
 #include "cli/disk.h"
 
-#define CHUNK (2u << 20)
+#define CHUNK (8u << 20)
+#define PACKERS_MAX 8u
 #define GRAIN 4096u /* zeroes are looked for in these */
 
 int disk_create(const struct disk_options *o, struct err *e)
@@ -39,7 +42,8 @@ struct copy {
     struct block *from, *to;
     struct block *parent; /* of the target: what it has need not be written */
     bool compress;
-    uint64_t unit; /* of compression */
+    unsigned packers; /* threads that compress */
+    uint64_t unit;    /* of compression */
     uint8_t *buf, *other;
     struct disk_progress progress;
 };
@@ -61,9 +65,54 @@ static bool wanted(const struct copy *c, size_t at, size_t n)
                              : c->buf[at] != 0 || memcmp(c->buf + at, c->buf + at + 1, n - 1) != 0;
 }
 
+/* A chunk's units, each taken by the next thread that is free. */
+struct packing {
+    struct copy *copy;
+    uint64_t offset;
+    size_t len;
+    atomic_size_t next;
+    atomic_int result;
+};
+
+static void *pack(void *ctx)
+{
+    struct packing *p = ctx;
+    struct copy *c = p->copy;
+    size_t unit = (size_t)c->unit;
+    for (;;) {
+        size_t at = atomic_fetch_add(&p->next, unit);
+        if (at >= p->len || atomic_load(&p->result) != 0) {
+            return NULL;
+        }
+        size_t n = p->len - at < unit ? p->len - at : unit;
+        int r = wanted(c, at, n) ? write_piece(c, p->offset + at, c->buf + at, n) : 0;
+        if (r < 0) {
+            atomic_store(&p->result, r);
+        }
+    }
+}
+
+static int pack_chunk(struct copy *c, uint64_t offset, size_t len)
+{
+    struct packing p = { .copy = c, .offset = offset, .len = len };
+    pthread_t threads[PACKERS_MAX];
+    unsigned started = 0;
+    while (started + 1 < c->packers && pthread_create(&threads[started], NULL, pack, &p) == 0) {
+        started++;
+    }
+    pack(&p);
+    for (unsigned i = 0; i < started; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    return atomic_load(&p.result);
+}
+
 /* The pieces of a chunk that differ from what a new target reads as. */
 static int write_chunk(struct copy *c, uint64_t offset, size_t len)
 {
+    if (c->packers > 1) {
+        return pack_chunk(c, offset, len);
+    }
     size_t unit = c->compress ? (size_t)c->unit : GRAIN;
     for (size_t at = 0; at < len;) {
         size_t n = len - at < unit ? len - at : unit;
@@ -260,6 +309,11 @@ static int start_copy(struct copy *c, const struct disk_options *o, struct err *
         return err_set(e, -ENOTSUP, "%s images cannot be compressed", block_format(c->to));
     }
     c->unit = info.cluster_size != 0 ? info.cluster_size : GRAIN;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    /* A stream is written in order. */
+    c->packers = !c->compress || always || cpus < 2 ? 1
+                 : cpus < PACKERS_MAX               ? (unsigned)cpus
+                                                    : PACKERS_MAX;
     c->buf = xzalloc(CHUNK);
     c->other = xzalloc(CHUNK);
     disk_progress_start(&c->progress, block_size(c->from), o->quiet);
