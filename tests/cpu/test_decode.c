@@ -495,8 +495,15 @@ static void amd_decides(void **state)
     assert_int_equal(in.op, OP_PAUSE);
     assert_int_equal(decode(&in, "c4e3f916c001", 32, &amd), INSN_UD);
     assert_int_equal(decode(&in, "c4e3f916c001", 32, all()), INSN_OK);
+    assert_int_equal(decode(&in, "c4e37d00c001", 64, &amd), INSN_OK);
+    assert_int_equal(in.op, OP_VPERMQ);
+    assert_int_equal(decode(&in, "c4e37d00c001", 64, all()), INSN_UD);
     assert_int_equal(decode(&in, "666300", 64, &amd), INSN_OK);
     assert_int_equal(in.opnd[1].size, 4);
+    assert_int_equal(decode(&in, "480fb201", 64, &amd), INSN_OK);
+    assert_int_equal(in.opnd[1].size, 6);
+    assert_int_equal(decode(&in, "480fb201", 64, all()), INSN_OK);
+    assert_int_equal(in.opnd[1].size, 10);
 }
 
 static void flags_refined(void **state)
