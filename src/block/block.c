@@ -312,6 +312,14 @@ int block_read(struct block *b, uint64_t offset, void *buf, size_t len)
     return len == 0 ? 0 : b->class->read(b, offset, buf, len);
 }
 
+int block_read_cached(struct block *b, uint64_t offset, void *buf, size_t len)
+{
+    if (b->class->read_cached == NULL || check_range(b, offset, len) < 0 || len == 0) {
+        return -EAGAIN;
+    }
+    return b->class->read_cached(b, offset, buf, len);
+}
+
 int block_write(struct block *b, uint64_t offset, const void *buf, size_t len)
 {
     if (len > BLOCK_REQUEST_MAX || check_range(b, offset, len) < 0) {

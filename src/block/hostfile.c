@@ -255,6 +255,13 @@ static int finish_vector(struct hostfile *f, uint64_t offset, const struct iovec
     return 0;
 }
 
+int hostfile_read_cached(struct hostfile *f, uint64_t offset, void *buf, size_t len)
+{
+    struct iovec iov = { buf, len };
+    ssize_t n = preadv2(f->fd, &iov, 1, (off_t)offset, RWF_NOWAIT);
+    return n == (ssize_t)len ? 0 : -EAGAIN;
+}
+
 int hostfile_readv(struct hostfile *f, uint64_t offset, const struct iovec *iov, int count)
 {
     ssize_t n = preadv(f->fd, iov, count, (off_t)offset);

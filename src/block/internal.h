@@ -36,6 +36,7 @@ struct block_class {
     int (*readv)(struct block *b, uint64_t offset, const struct iovec *iov, int count);
     int (*writev)(struct block *b, uint64_t offset, const struct iovec *iov, int count);
     int (*flush)(struct block *b);
+    int (*read_cached)(struct block *b, uint64_t offset, void *buf, size_t len); /* or NULL */
     /* Any length. NULL: nothing is done; zeroes are written. */
     int (*discard)(struct block *b, uint64_t offset, uint64_t len);
     int (*write_zeroes)(struct block *b, uint64_t offset, uint64_t len, bool may_unmap);

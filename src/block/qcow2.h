@@ -120,12 +120,34 @@ void qcow2_compressed_range(const struct qcow2 *q, uint64_t entry, uint64_t *off
 int qcow2_load_table(struct qcow2 *q, uint64_t offset, uint64_t *table, size_t entries);
 int qcow2_store_table(struct qcow2 *q, uint64_t offset, const uint64_t *table, size_t entries,
                       unsigned rank);
+uint64_t qcow2_entry_index(const struct qcow2 *q, uint64_t offset); /* in its L2 table */
+int qcow2_read_entry(struct qcow2 *q, uint64_t at, uint64_t *entry);
+int qcow2_write_entry(struct qcow2 *q, uint64_t at, uint64_t entry, unsigned rank);
+/* Where the L2 table for offset is; 0: there is none. */
+int qcow2_find_table(struct qcow2 *q, uint64_t offset, uint64_t *table, uint64_t *l1_entry);
+/* The same, made or copied until it is this image's alone. */
+int qcow2_own_table(struct qcow2 *q, uint64_t offset, uint64_t *table);
+int qcow2_get_entry(struct qcow2 *q, uint64_t offset, uint64_t *entry); /* of an L2 table, or 0 */
+
+/* A run of clusters that are alike, and behind each other in the file when they hold data. */
+struct qcow2_run {
+    enum qcow2_kind kind;
+    uint64_t host; /* of the first byte: data */
+    uint64_t entry;
+    uint64_t len;
+    bool ours; /* every one may be written in place */
+};
+
+int qcow2_find_run(struct qcow2 *q, uint64_t offset, uint64_t len, struct qcow2_run *run);
+int qcow2_read_locked(struct qcow2 *q, uint64_t offset, uint8_t *buf, size_t len);
 int qcow2_read(struct block *b, uint64_t offset, void *buf, size_t len);
+int qcow2_map(struct block *b, uint64_t offset, uint64_t len, struct block_extent *out);
+
+/* -- qcow2_write.c -- */
 int qcow2_write(struct block *b, uint64_t offset, const void *buf, size_t len);
 int qcow2_flush(struct block *b);
 int qcow2_discard(struct block *b, uint64_t offset, uint64_t len);
 int qcow2_write_zeroes(struct block *b, uint64_t offset, uint64_t len, bool may_unmap);
-int qcow2_map(struct block *b, uint64_t offset, uint64_t len, struct block_extent *out);
 int qcow2_write_compressed(struct block *b, uint64_t offset, const void *buf, size_t len);
 /* A cluster gets its place in the file, where nothing is yet. */
 int qcow2_place(struct qcow2 *q, uint64_t offset, uint64_t *host);

@@ -39,6 +39,11 @@ static int raw_readv(struct block *b, uint64_t offset, const struct iovec *iov, 
     return hostfile_readv(b->file, offset, iov, count);
 }
 
+static int raw_read_cached(struct block *b, uint64_t offset, void *buf, size_t len)
+{
+    return hostfile_read_cached(b->file, offset, buf, len);
+}
+
 static bool looks_like_a_format(const uint8_t *head, uint64_t size)
 {
     static const uint8_t no_tail[512];
@@ -151,6 +156,7 @@ const struct block_class block_raw = {
     .readv = raw_readv,
     .writev = raw_writev,
     .flush = raw_flush,
+    .read_cached = raw_read_cached,
     .discard = raw_discard,
     .write_zeroes = raw_write_zeroes,
     .resize = raw_resize,
