@@ -79,6 +79,7 @@ enum sense_key {
 #define UNMAP_HEADER 8u
 #define UNMAP_RANGE 16u
 #define UNMAP_RANGES_MAX 256u
+#define INLINE_MAX KIB(64) /* see blk.c */
 #define RANGE_BLOCKS_MAX (1u << 21)
 
 /* -- Ends -------------------------------------------------------------------------------------- */
@@ -145,6 +146,12 @@ static void submit(struct scsi_command *c, enum block_op op, uint64_t lba, uint6
                                     .may_unmap = op == BLOCK_OP_ZERO && (c->cdb[1] & 8),
                                     .done = op == BLOCK_OP_DISCARD ? unmap_done : io_done };
     c->io.fua = (op == BLOCK_OP_WRITE || op == BLOCK_OP_ZERO) && (c->fua || !c->unit->write_cache);
+    if (op == BLOCK_OP_READ && c->io.len <= INLINE_MAX &&
+        block_read_cached(block_queue_block(c->unit->disk), c->io.offset, c->data, c->io.len) ==
+            0) {
+        io_done(&c->io);
+        return;
+    }
     block_submit(c->unit->disk, &c->io);
 }
 
