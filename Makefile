@@ -46,6 +46,7 @@ optional = $(if $(call have,$(1)),$(eval CPPFLAGS += -D$(2))$(eval LDLIBS += $(s
 $(call optional,zlib,HAVE_ZLIB)
 $(call optional,libzstd,HAVE_ZSTD)
 $(call optional,libnbd,HAVE_LIBNBD)
+$(call optional,liburing,HAVE_LIBURING)
 LEFT_OUT += $(if $(call have,libnbd),,src/block/nbd.c)
 
 srcs_of = $(filter-out $(MAIN) $(LEFT_OUT),$(sort $(wildcard src/$(1)/*.c src/$(1)/*.S)))

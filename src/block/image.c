@@ -15,18 +15,17 @@
 
 const char *block_parts(char *text, size_t room)
 {
-    const char *nbd = "";
     char codecs[64];
-    const char *have = codec_versions(codecs, sizeof codecs);
+    const char *have = codec_versions(codecs, sizeof codecs), *nbd = "", *uring = "";
 #ifdef HAVE_LIBNBD
     nbd = block_nbd_version();
 #endif
-    if (nbd[0] == '\0') {
-        snprintf(text, room, "%s", have[0] != '\0' ? have : "none");
-    } else {
-        snprintf(text, room, "%s%slibnbd %s", have, have[0] != '\0' ? ", " : "", nbd);
-    }
-    return text;
+#ifdef HAVE_LIBURING
+    uring = ", io_uring";
+#endif
+    snprintf(text, room, "%s%s%s%s%s", have[0] != '\0' ? ", " : "", have,
+             nbd[0] != '\0' ? ", libnbd " : "", nbd, uring);
+    return text[0] != '\0' ? text + 2 : "none";
 }
 
 bool block_format_known(const char *format)

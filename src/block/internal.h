@@ -92,6 +92,10 @@ MUST_CHECK int block_read_parent(struct block *b, uint64_t offset, void *buf, si
 /* An image around what is already open, for BLOCK_EPHEMERAL. Takes base over when it works. */
 MUST_CHECK int block_overlay_new(struct block **out, struct block *base, struct err *e);
 
+/* The file of a raw image if r, a read or write, can go there as it is (NULL: if such requests can
+ * be); -1: it cannot. */
+struct block_request;
+int block_raw_fd(struct block *b, const struct block_request *r);
 /* A lock whose writers do not wait for readers without end. */
 void block_lock_init(pthread_rwlock_t *lock);
 bool block_name_ends(const char *path, const char *ending);

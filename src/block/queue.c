@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Worker threads take requests in order of arrival and finish them in any; an eventfd brings the
- * finished ones back to the loop.
+ * finished ones back to the loop. Reads and writes of a raw image go to the kernel's ring instead,
+ * where there is one; what it does not do completely, a thread does again.
  */
 #include "block/queue.h"
 
@@ -15,6 +16,8 @@
 
 #include "base/alloc.h"
 #include "base/loop.h"
+#include "block/internal.h"
+#include "block/uring.h"
 
 #define WORKERS_MAX 8u
 
@@ -26,6 +29,7 @@ struct request_list {
 struct block_queue {
     struct block *block;    /* borrowed */
     struct loop_fd *wakeup; /* on event_fd */
+    struct uring *uring;    /* NULL: threads do it all */
     int event_fd;
 
     pthread_mutex_t lock; /* guards the rest */
@@ -109,9 +113,32 @@ static void *worker(void *ctx)
     return NULL;
 }
 
+static void to_threads(struct block_queue *q, struct block_request *r);
+
+/* What the ring has done. */
+static bool reap(struct block_queue *q, bool wait)
+{
+    bool any = false;
+    int n;
+    struct block_request *r;
+    while (q->uring != NULL && (r = uring_next(q->uring, wait && !any, &n)) != NULL) {
+        any = true;
+        if (n < 0 || (uint64_t)n != r->len) {
+            to_threads(q, r); /* cut short, or cannot be done this way: they have the last word */
+            continue;
+        }
+        r->result = 0;
+        pthread_mutex_lock(&q->lock);
+        push(&q->finished, r);
+        pthread_mutex_unlock(&q->lock);
+    }
+    return any;
+}
+
 /* Calls the done functions of what is finished now; those may submit again. */
 static bool deliver(struct block_queue *q)
 {
+    reap(q, false);
     pthread_mutex_lock(&q->lock);
     struct request_list done = q->finished;
     q->finished.head = NULL;
@@ -161,6 +188,9 @@ int block_queue_new(struct block_queue **out, struct block *b, struct loop *loop
         q->wakeup = loop_fd_add(loop, q->event_fd, LOOP_READ, on_finished, q);
         r = q->wakeup == NULL ? -errno : start_worker(q);
     }
+    if (r == 0) {
+        q->uring = block_raw_fd(b, NULL) >= 0 ? uring_new(q->event_fd) : NULL;
+    }
     if (r < 0) {
         block_queue_free(q);
         return err_set(e, r, "%s: no thread for disk requests: %s", block_path(b), strerror(-r));
@@ -188,6 +218,7 @@ void block_queue_free(struct block_queue *q)
     if (q->event_fd >= 0) {
         close(q->event_fd);
     }
+    uring_free(q->uring);
     pthread_cond_destroy(&q->work);
     pthread_cond_destroy(&q->idle);
     pthread_mutex_destroy(&q->lock);
@@ -196,7 +227,7 @@ void block_queue_free(struct block_queue *q)
 
 struct block *block_queue_block(struct block_queue *q) { return q->block; }
 
-void block_submit(struct block_queue *q, struct block_request *r)
+static void to_threads(struct block_queue *q, struct block_request *r)
 {
     pthread_mutex_lock(&q->lock);
     push(&q->waiting, r);
@@ -210,9 +241,19 @@ void block_submit(struct block_queue *q, struct block_request *r)
     pthread_mutex_unlock(&q->lock);
 }
 
+void block_submit(struct block_queue *q, struct block_request *r)
+{
+    int fd = q->uring != NULL ? block_raw_fd(q->block, r) : -1;
+    if (fd < 0 || !uring_submit(q->uring, fd, r)) {
+        to_threads(q, r);
+    }
+}
+
 void block_queue_drain(struct block_queue *q)
 {
     do {
+        while (reap(q, true)) {
+        }
         pthread_mutex_lock(&q->lock);
         while (q->busy != 0) {
             pthread_cond_wait(&q->idle, &q->lock);

@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "block/internal.h"
+#include "block/queue.h"
 
 static int raw_open(struct block *b, struct err *e)
 {
@@ -145,6 +146,19 @@ static int raw_create(struct hostfile *f, const struct block_create *c, struct e
         return err_set(e, -EINVAL, "preallocation of raw images: off, falloc or full");
     }
     return r < 0 ? err_set(e, r, "%s: %s", c->path, strerror(-r)) : 0;
+}
+
+int block_raw_fd(struct block *b, const struct block_request *r)
+{
+    if (b->class != &block_raw) {
+        return -1;
+    }
+    bool fits = r == NULL || ((r->op == BLOCK_OP_READ || (r->op == BLOCK_OP_WRITE && !r->fua)) &&
+                              r->len != 0 && r->len <= BLOCK_REQUEST_MAX &&
+                              r->offset <= block_size(b) && r->len <= block_size(b) - r->offset);
+    bool allowed = r == NULL || r->op == BLOCK_OP_READ ||
+                   (!b->readonly && !(b->guessed && r->offset < BLOCK_PROBE_BYTES));
+    return fits && allowed ? hostfile_fd(b->file) : -1;
 }
 
 const struct block_class block_raw = {

@@ -365,12 +365,11 @@ static void on_error(struct block_request *r)
     finished++;
 }
 
-static void requests_come_back_on_the_loop(void **state)
+static void requests_come_back(const char *format)
 {
     struct loop *loop;
-    (void)state;
-    make(path, "qcow2", 1 << 20);
-    struct block *b = must_open(path, NULL, 0);
+    make(path, format, 1 << 20);
+    struct block *b = must_open(path, format, 0);
     assert_int_equal(loop_new(&loop, NULL, NULL), 0);
     assert_int_equal(block_queue_new(&queue, b, loop, &e), 0);
     assert_ptr_equal(block_queue_block(queue), b);
@@ -410,6 +409,18 @@ static void requests_come_back_on_the_loop(void **state)
     loop_turn(loop, 0);
     loop_free(loop);
     block_close(b);
+}
+
+static void requests_come_back_on_the_loop(void **state)
+{
+    (void)state;
+    requests_come_back("qcow2");
+}
+
+static void raw_requests_come_back_on_the_loop(void **state)
+{
+    (void)state;
+    requests_come_back("raw");
 }
 
 /* -- Snapshots -- */
@@ -474,6 +485,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(short_writes_are_finished, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nothing_is_left_of_a_failed_create, set_up, tear_down),
         cmocka_unit_test_setup_teardown(requests_come_back_on_the_loop, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(raw_requests_come_back_on_the_loop, set_up, tear_down),
         cmocka_unit_test_setup_teardown(snapshots_come_back, set_up, tear_down),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
