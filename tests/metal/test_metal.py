@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the bare-metal kernels of this directory on each software engine.
 
-One TAP line for each kernel, engine and number of processors; a kernel's own failures follow as
-comments. Kernels end through port 0xf4 with status 1; t32_triple ends in a triple fault (status 2).
+One TAP line for each kernel, engine, number of processors and CPU model; a kernel's own failures
+follow as comments. Kernels end through port 0xf4 with status 1; t32_triple ends in a triple fault (status 2).
 METAL="name name" selects kernels, METAL_ENGINES engines.
 """
 import glob
@@ -19,14 +19,15 @@ OUT = os.path.join(BUILD, "metal")
 SECONDS = 120
 EXPECTED_STATUS = {"t32_triple": 2}
 PROCESSORS = {"t64_smp": [1, 2, 4]}
+MODELS = {"t64_absent": ["x86-64-v1", "x86-64-v2", "x86-64-v3", "host"]}
 # Both run the guest in user mode of the host; others are asked for by name.
 ENGINES = os.environ.get("METAL_ENGINES", "interp bt").split()
 
 
-def run(kernel, engine, cpus):
+def run(kernel, engine, cpus, model):
     """(good, lines of the kernel's output that tell why not)"""
     command = [SOSIA, "run", "-e", engine, "-m", "64M", "-c", str(cpus), "-k", kernel, "--exit-port",
-               "0xf4", "--no-reboot"]
+               "0xf4", "--no-reboot"] + (["--cpu", model] if model else [])
     try:
         child = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, timeout=SECONDS, check=False)
@@ -55,14 +56,15 @@ def main():
     wanted = os.environ.get("METAL", "").split()
     names = sorted(os.path.splitext(os.path.basename(p))[0]
                    for p in glob.glob(os.path.join(HERE, "t[36][24]_*.c")))
-    jobs = [(n, e, c) for n in names if not wanted or n in wanted for e in ENGINES
-            for c in PROCESSORS.get(n, [1])]
+    jobs = [(n, e, c, m) for n in names if not wanted or n in wanted for e in ENGINES
+            for c in PROCESSORS.get(n, [1]) for m in MODELS.get(n, [""])]
     print(f"1..{len(jobs)}", flush=True)
     failed = 0
-    for number, (name, engine, cpus) in enumerate(jobs, 1):
-        good, why = run(os.path.join(OUT, name + ".elf"), engine, cpus)
+    for number, (name, engine, cpus, model) in enumerate(jobs, 1):
+        good, why = run(os.path.join(OUT, name + ".elf"), engine, cpus, model)
         failed += not good
         text = f"{name} on {engine}" + (f" with {cpus} processors" if name in PROCESSORS else "")
+        text += f", {model}" if model else ""
         print(("ok" if good else "not ok") + f" {number} - {text}")
         for line in why:
             print("#   " + line)
