@@ -604,6 +604,22 @@ static const struct virtio_class vsock_class = {
     .stop = vsock_stop,
 };
 
+/* Of a process that did not live to remove it. */
+static bool stale(const struct sockaddr_un *a)
+{
+    struct stat st;
+    if (lstat(a->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode)) {
+        return false;
+    }
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool refused = fd >= 0 && connect(fd, (const struct sockaddr *)a, sizeof *a) < 0 &&
+                   errno == ECONNREFUSED;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return refused;
+}
+
 static int listen_at(struct virtio_vsock *d, struct err *e)
 {
     struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -611,19 +627,22 @@ static int listen_at(struct virtio_vsock *d, struct err *e)
         return err_set(e, -ENAMETOOLONG, "%s: too long for a socket's path", d->path);
     }
     strcpy(a.sun_path, d->path);
-    d->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (d->listen_fd < 0 || bind(d->listen_fd, (const struct sockaddr *)&a, sizeof a) < 0) {
+    if (stale(&a)) {
+        unlink(d->path);
+    }
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (const struct sockaddr *)&a, sizeof a) < 0) {
         int error = errno;
-        if (d->listen_fd >= 0) {
-            close(d->listen_fd);
+        if (fd >= 0) {
+            close(fd);
         }
-        d->listen_fd = -1;
         return err_set(e, -error, "%s: %s", d->path, strerror(error));
     }
-    if (listen(d->listen_fd, 16) < 0) {
+    d->listen_fd = fd;
+    if (listen(fd, 16) < 0) {
         return err_set(e, -errno, "%s: %s", d->path, strerror(errno));
     }
-    d->listen_watch = loop_fd_add(d->loop, d->listen_fd, LOOP_READ, on_connect, d);
+    d->listen_watch = loop_fd_add(d->loop, fd, LOOP_READ, on_connect, d);
     return d->listen_watch != NULL ? 0 : err_set(e, -errno, "%s: %s", d->path, strerror(errno));
 }
 
