@@ -231,8 +231,8 @@ AFTER_SS(ss_icebp, ".byte 0xf1\n ssic: nop");
 AFTER_SS(ss_int, "int $1\n ssint: nop");
 AFTER_SS(ss_int3, "int3\n ssint3: nop");
 extern uint8_t ssic[], ssint[], ssint3[];
-CODE(step_cpuid, "pushf\n orq $0x100, (%rsp)\n popf\n mov $0, %eax\n sc0: cpuid\n sc1: in $0x61, %al\n"
-                 "sc2: rdtsc\n sc3: pushf\n andq $~0x100, (%rsp)\n popf");
+CODE(step_cpuid, "pushf\n orq $0x100, (%rsp)\n popf\n mov $0, %eax\n sc0: cpuid\n"
+                 "sc1: in $0x61, %al\n sc2: rdtsc\n sc3: pushf\n andq $~0x100, (%rsp)\n popf");
 extern uint8_t sc0[], sc1[], sc2[], sc3[];
 CODE(step_sti, "pushf\n orq $0x100, (%rsp)\n popf\n sti\n st0: cli\n st1: pushf\n"
                "andq $~0x100, (%rsp)\n popf");

@@ -122,6 +122,47 @@ static void compatibility(void)
     ok_trap(enter(&s), 13, SEL_UCODE & ~3, "IRETQ with wrong RPL");
 }
 
+/* The last page below the canonical hole: what runs off its end, or ends just there, faults at the
+ * address behind, once it has been done. */
+#define LAST_PAGE 0x7ffffffff000ul
+static uint64_t edge_pdpt[512] __attribute__((aligned(4096)));
+static uint64_t edge_pd[512] __attribute__((aligned(4096)));
+static uint64_t edge_pt[512] __attribute__((aligned(4096)));
+static uint8_t edge_page[4096] __attribute__((aligned(4096)));
+
+static void jump_to(void *to) { __asm__ volatile("jmp *%0" ::"r"(to), "a"(-1l) : "memory"); }
+
+static void edge_case(const uint8_t *code, unsigned len, const char *name)
+{
+    memset(edge_page, 0xcc, sizeof edge_page);
+    memcpy(edge_page + 4096 - len, code, len);
+    ok_trap(run(jump_to, (void *)(LAST_PAGE + 4096 - len)), 13, 0, name);
+    ok_eq(trap.ip, LAST_PAGE + 4096, "at the first address behind");
+}
+
+static void canonical_edge(void)
+{
+    extern uint64_t boot_pml4[512];
+    static const uint8_t nop[] = { 0x90 }, vmcall[] = { 0x0f, 0x01, 0xc1 };
+    static const uint8_t vmmcall[] = { 0x0f, 0x01, 0xd9 }, cpuid_code[] = { 0x0f, 0xa2 };
+    static const uint8_t load[] = { 0x48, 0x8b, 0x04, 0x24 }, split[] = { 0x48, 0x8b };
+    boot_pml4[255] = (word)edge_pdpt | 3;
+    edge_pdpt[511] = (word)edge_pd | 3;
+    edge_pd[511] = (word)edge_pt | 3;
+    edge_pt[511] = (word)edge_page | 3;
+    write_cr3(read_cr3());
+    edge_case(nop, sizeof nop, "NOP at the canonical edge");
+    edge_case(cpuid_code, sizeof cpuid_code, "CPUID");
+    edge_case(load, sizeof load, "MOV");
+    uint32_t r[4];
+    cpuid(0, 0, r);
+    bool amd = r[1] == 0x68747541;
+    edge_case(amd ? vmmcall : vmcall, sizeof vmcall, amd ? "VMMCALL" : "VMCALL");
+    memcpy(edge_page + 4094, split, 2);
+    ok_trap(run(jump_to, (void *)(LAST_PAGE + 4094)), 13, 0, "an instruction across the edge");
+    ok_eq(trap.ip, LAST_PAGE + 4094, "at its beginning");
+}
+
 int test_main(void)
 {
     ok_trap(run(do_ud2, 0), 6, 0, "UD2");
@@ -143,7 +184,7 @@ int test_main(void)
     far_ptr.sel = SEL_CODE;
     uint32_t r[4];
     cpuid(0, 0, r);
-    if (r[1] == 0x68747541) { /* AMD's processors take m16:32 whatever REX.W says (AMD 3, CALL far) */
+    if (r[1] == 0x68747541) { /* AMD's take m16:32 whatever REX.W says (AMD 3, CALL far) */
         skip("far CALL m16:64");
     } else {
         ok_trap(run(do_far_call_mem, 0), NONE, 0, "far CALL m16:64 and RETFQ");
@@ -166,5 +207,6 @@ int test_main(void)
     ist();
     ok_trap(run(do_lgdt_noncanon, 0), 13, 0, "LGDT with non-canonical base");
     compatibility();
+    canonical_edge();
     return 0;
 }
