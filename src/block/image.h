@@ -27,6 +27,7 @@ enum block_create_key {
 struct block_create {
     const char *path;
     const char *format;
+    const char *name;          /* what it will be called in the end; NULL: as path says */
     uint64_t size;             /* 0 with a parent: the parent's */
     const char *parent;        /* NULL: none */
     const char *parent_format; /* with a parent: must be given */

@@ -65,12 +65,12 @@ static int lay_out(struct layout *l, uint64_t size, struct err *e)
     uint64_t cluster = 1ull << l->cluster_bits;
     uint64_t per_block = cluster * 8 >> l->order;
     l->l1_entries = (size >> l2_span) + ((size & MASK64(l2_span)) != 0);
+    l->l1_entries = l->l1_entries != 0 ? l->l1_entries : 1; /* a table of none would be a leak */
     if (l->l1_entries * 8 > QCOW2_MAX_L1_BYTES) {
         return err_set(e, -EFBIG, "too large for clusters of %llu bytes",
                        (unsigned long long)cluster);
     }
     l->l1 = (l->l1_entries * 8 + cluster - 1) / cluster;
-    l->l1 = l->l1 != 0 ? l->l1 : 1;
     l->blocks = 0;
     do {
         l->blocks++;

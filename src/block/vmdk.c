@@ -313,6 +313,38 @@ static int touch(struct vmdk *v)
     return 0;
 }
 
+/* Only that the parent may be another than it was: its content id becomes the one we know. */
+static int vmdk_set_parent(struct block *b, const char *path, const char *format, struct err *e)
+{
+    struct vmdk *v = b->priv;
+    char *hint = v->text != NULL ? find_value(v->text, "parentFileNameHint") : NULL;
+    bool same = path != NULL && hint != NULL && strcmp(path, hint) == 0;
+    free(hint);
+    if (!same) {
+        return err_set(e, -ENOTSUP, "%s: the backing file of a vmdk image cannot be changed",
+                       b->path);
+    }
+    char *name = block_relative(b->path, path), hex[16];
+    struct block_options o = { .path = name, .format = format };
+    o.flags = BLOCK_READONLY | BLOCK_NO_LOCK | BLOCK_NO_PARENT;
+    struct block *parent;
+    int r = block_open(&parent, &o, e);
+    free(name);
+    if (r < 0) {
+        return r;
+    }
+    snprintf(hex, sizeof hex, "%08x", vmdk_cid(parent));
+    block_close(parent);
+    char *line = strstr(v->text, "\nparentCID=");
+    if (line == NULL || strspn(line + 11, "0123456789abcdefABCDEF") != 8) {
+        return bad(v, e, "no parentCID");
+    }
+    memcpy(line + 11, hex, 8);
+    r = hostfile_write(b->file, v->text_at + (uint64_t)(line + 11 - v->text), hex, 8);
+    r = r == 0 ? hostfile_sync(b->file) : r;
+    return r < 0 ? err_set(e, r, "%s: %s", b->path, strerror(-r)) : 0;
+}
+
 /* The extent that offset is in, and how much of len is. */
 static struct vmdk_extent *extent_at(struct vmdk *v, uint64_t offset, uint64_t len, uint64_t *n)
 {
@@ -498,5 +530,6 @@ const struct block_class block_vmdk = {
     .create = vmdk_create,
     .info = vmdk_info,
     .check = vmdk_check,
+    .set_parent = vmdk_set_parent,
     .write_compressed = vmdk_write_compressed,
 };

@@ -330,6 +330,7 @@ int vmdk_create(struct hostfile *f, const struct block_create *c, struct err *e)
     struct plan p = { .c = c, .sectors = c->size / VMDK_SECTOR };
     p.name = slash != NULL ? slash + 1 : c->path;
     p.dir = xasprintf("%.*s", (int)(p.name - c->path), c->path);
+    p.name = c->name != NULL ? c->name : p.name;
     p.stem = xstrdup(p.name);
     p.extents = xstrdup("");
     if (block_name_ends(p.stem, ".vmdk")) {

@@ -173,8 +173,14 @@ static int merge_down(const struct disk_options *o, struct err *e)
     }
     if (r == 0) {
         r = block_make_empty(top);
-        /* What stays is the same as in the backing file, no harm. */
-        r = r < 0 && r != -ENOTSUP ? fail(e, r, top) : 0;
+        if (r == -ENOTSUP) {
+            /* What stays is the same as in the backing file, no harm; but a format may want to know
+             * that this is still the one. */
+            struct err ignored;
+            int known = block_set_parent(top, info.parent_path, info.parent_format, &ignored);
+            r = known == -ENOTSUP ? 0 : known;
+        }
+        r = r < 0 ? fail(e, r, top) : 0;
     }
     free(path);
     block_close(top);

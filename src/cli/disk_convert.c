@@ -370,6 +370,7 @@ static int convert_to_file(struct block *from, const struct disk_options *o, str
     struct block_create c = o->create;
     int r = staging_start(&s, o->argv[1], o->parent != NULL, e);
     c.path = s.path;
+    c.name = s.name;
     c.format = o->out_format;
     c.size = block_size(from);
     c.parent = o->parent;

@@ -182,6 +182,39 @@ def backing(source):
     tap.ok(all(r["depth"] == 1 for r in runs if r["data"]), "and holds nothing itself", runs)
     for name in ("top.qcow2", "base.qcow2"):
         good("check " + name, "check", name)
+    good("vmdk base", "convert", "-O", "vmdk", source, "base.vmdk")
+    good("vmdk on it", "convert", "-O", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "changed",
+         "top.vmdk")
+    if have_qemu:
+        r = run("qemu-img", "compare", "-q", "changed", "top.vmdk")
+        tap.ok(r.returncode == 0, "qemu-img agrees", r.stdout)
+    good("merge", "merge", "top.vmdk")
+    for name in ("top.vmdk", "base.vmdk"):
+        good(name + " reads", "convert", "-O", "raw", name, "back")
+        tap.ok(digest("back") == digest("changed"), "what was merged")
+    clean()
+
+
+def sizes():
+    """Disks of nothing, of a sector, and as large as a format can be."""
+    for fmt, most in (("raw", "8191P"), ("qcow2", "2048T"), ("vmdk", "2047G"), ("vdi", "4T"),
+                      ("vhd", "2040G"), ("vhdx", "64T")):
+        for size in ("0", "512", most):
+            if fmt == "raw" and size == most:
+                continue  # more than a file of the host can be
+            name = "x." + fmt
+            good("%s of %s" % (fmt, size), "create", "-f", fmt, name, size)
+            r = sosia("check", "-q", "-f", fmt, name)
+            tap.ok(r.returncode == 0 or fmt == "raw", "is good", r.stderr)
+            if have_qemu and size != "0":
+                theirs = "vpc" if fmt == "vhd" else fmt
+                r = run("qemu-img", "info", "-f", theirs, "--output=json", name)
+                ours = json.loads(good("info", "info", "-f", fmt, "--json", name))
+                tap.ok(r.returncode == 0 and
+                       json.loads(r.stdout)["virtual-size"] == ours["virtual-size"],
+                       "qemu-img sees the same size", r.stdout, r.stderr, ours)
+            os.unlink(name)
+    refused("too large", "too large", "create", "-f", "vhd", "x", "2041G")
     clean()
 
 
@@ -353,6 +386,7 @@ def main():
         compressed("source")
         sparse()
         backing("source")
+        sizes()
         snapshots()
         resize()
         repair("source")
