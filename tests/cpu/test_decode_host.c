@@ -20,6 +20,12 @@
 #include "cpu/insn.h"
 #include "cpu/model.h"
 
+#ifdef __SANITIZE_ADDRESS__ /* its siglongjmp() reads /proc/self/maps */
+enum { PER_ROW = 1, RANDOM = 4000 };
+#else
+enum { PER_ROW = 12, RANDOM = 100000 };
+#endif
+
 static struct cpu_features host;
 static struct cpu_features offered; /* by our models */
 static sigjmp_buf back;
@@ -191,7 +197,7 @@ static unsigned candidates(void)
     unsigned bad = 0;
     uint8_t bytes[INSN_MAX_LEN];
     for (unsigned row = 0; row < insn_info_count; row++) {
-        for (int i = 0; i < 12; i++) {
+        for (int i = 0; i < PER_ROW; i++) {
             if (insn_sample(row, INSN_MODE_64, &rng, bytes))
                 bad += compare(bytes, bad);
         }
@@ -200,7 +206,7 @@ static unsigned candidates(void)
         { 0 },          { 0x0f },       { 0x66, 0x0f }, { 0xf3, 0x0f }, { 0xf2, 0x0f },
         { 0x0f, 0x38 }, { 0x0f, 0x3a }, { 0xc5 },       { 0xc4 },       { 0x62 },
     };
-    for (int i = 0; i < 100000; i++) {
+    for (int i = 0; i < RANDOM; i++) {
         for (unsigned j = 0; j < INSN_MAX_LEN; j++)
             bytes[j] = (uint8_t)(test_random(&rng) >> 20);
         const uint8_t *l = lead[test_random(&rng) % (sizeof lead / sizeof *lead)];

@@ -20,7 +20,9 @@
 #define LINUX_CS32 0x23u /* what Linux gives 32-bit programs */
 #define LINUX_DS 0x2bu
 #define XSAVE_SIZE 4096u
-#define TICK_US 200000 /* a case that runs through one whole tick hangs */
+/* Of the process' own time, so that a busy machine makes no difference: a case that runs through
+ * one whole tick hangs. */
+#define TICK_US 200000
 
 /* One process-wide instance, as the signal handlers need. */
 static struct {
@@ -38,7 +40,7 @@ static struct {
 
 static uint8_t signal_stack[65536];
 
-static const int signals[] = { SIGSEGV, SIGILL, SIGFPE, SIGTRAP, SIGBUS, SIGALRM };
+static const int signals[] = { SIGSEGV, SIGILL, SIGFPE, SIGTRAP, SIGBUS, SIGPROF };
 #define SIGNALS (sizeof signals / sizeof signals[0])
 static struct sigaction saved[SIGNALS];
 
@@ -144,7 +146,7 @@ static void on_signal(int sig, siginfo_t *info, void *ucontext)
     const ucontext_t *uc = ucontext;
     const greg_t *regs = uc->uc_mcontext.gregs;
     (void)info;
-    if (sig == SIGALRM) {
+    if (sig == SIGPROF) {
         if (run.tick != NULL)
             run.tick();
         bool hangs = run.running && run.serial == run.serial_at_tick;
@@ -158,7 +160,7 @@ static void on_signal(int sig, siginfo_t *info, void *ucontext)
     }
     run.running = false;
     struct insn_outcome *out = run.out;
-    out->timeout = sig == SIGALRM;
+    out->timeout = sig == SIGPROF;
     out->vector = (unsigned)regs[REG_TRAPNO];
     bool has_error = out->vector == 8 || (out->vector >= 10 && out->vector <= 14) ||
                      out->vector == 17;
@@ -239,7 +241,7 @@ int hostrun_init(void)
         return -errno;
     struct itimerval t = { .it_interval = { .tv_usec = TICK_US },
                            .it_value = { .tv_usec = TICK_US } };
-    setitimer(ITIMER_REAL, &t, NULL);
+    setitimer(ITIMER_PROF, &t, NULL);
     return make_ldt();
 }
 
@@ -266,7 +268,7 @@ bool hostrun_hides_x87_pointers(void)
     struct insn_state s = { .fx = { 0x7f, 3, [8] = 1, [25] = 0x1f, [24] = 0x80 }, .rflags = 0x202 };
     struct insn_outcome o;
     s.rip = IS_CODE;
-    hostrun_set_code(0, NULL, 0);
+    hostrun_set_code(0, (const uint8_t *)"\xcc", 1);
     hostrun_run(IS_MODE_64, &s, &o);
     return o.state.fx[8] == 0;
 }

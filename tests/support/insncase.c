@@ -72,8 +72,9 @@ static uint64_t pick_target(struct rng *r, const struct insn_case *c, unsigned s
         return IS_DATA_RDONLY - 1 - rng_below(r, size);
     case 4:
         if (c->mode == IS_MODE_64 && rng_one_in(r, 4)) /* not canonical, or close to it */
-            return rng_one_in(r, 2) ? 0x7fffffffffffull - rng_below(r, 64)
-                                    : 0x8000000000000000ull + rng_next(r) % 0x1000;
+            return rng_one_in(r, 2) /* not the page that means none to bt (BT_NO_STACK) */
+                       ? 0x7fffffffffffull - rng_below(r, 64)
+                       : 0x8000000000001000ull + rng_next(r) % 0x1000;
         /* fall through */
     case 5:
     case 6:
