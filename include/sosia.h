@@ -118,8 +118,6 @@ struct sosia_net {
 
 #define SOSIA_DISKS_MAX 16
 #define SOSIA_NETS_MAX 8
-#define SOSIA_FLOPPIES 2
-
 /* Why a VM came to its end. */
 enum sosia_reason {
     SOSIA_END_POWER_OFF, /* the guest switched the machine off */
@@ -151,7 +149,6 @@ struct sosia_config {
     const char *firmware;
     const char *uefi_vars; /* file of UEFI's variables, made when missing; NULL: they are lost */
     bool screen;           /* a VGA also for a kernel booted directly; firmware always has one */
-    const char *floppy[SOSIA_FLOPPIES]; /* images of drives A and B; or NULL */
     const char *initrd;    /* file; multiboot: "FILE ARGUMENTS,FILE ARGUMENTS..." ; or NULL */
     const char *append;    /* kernel command line; or NULL */
     struct sosia_serial serial[SOSIA_SERIAL_PORTS]; /* the first: CALLBACK, the others NONE */

@@ -21,7 +21,6 @@ enum long_only {
     OPT_BALLOON,
     OPT_VSOCK,
     OPT_CONSOLE,
-    OPT_FLOPPY,
     OPT_FIRMWARE,
     OPT_UEFI_VARS,
     OPT_SCREENSHOT,
@@ -52,7 +51,7 @@ static const struct option long_options[] = {
     {"balloon", optional_argument, NULL, OPT_BALLOON},
     {"vsock", required_argument, NULL, OPT_VSOCK},
     {"console", required_argument, NULL, OPT_CONSOLE},
-    {"floppy", required_argument, NULL, OPT_FLOPPY},
+    {"floppy", required_argument, NULL, OPT_LATER},
     {"firmware", required_argument, NULL, OPT_FIRMWARE},
     {"uefi-vars", required_argument, NULL, OPT_UEFI_VARS},
     {"screenshot", required_argument, NULL, OPT_SCREENSHOT},
@@ -169,17 +168,6 @@ static int parse_display(const char *text, struct err *e)
     return err_set(e, -EINVAL, "--display: '%s' is not none, vnc, web or window", text);
 }
 
-static int parse_floppy(struct run_options *o, const char *text, struct err *e)
-{
-    for (unsigned i = 0; i < SOSIA_FLOPPIES; i++) {
-        if (o->config.floppy[i] == NULL) {
-            o->config.floppy[i] = text;
-            return 0;
-        }
-    }
-    return err_set(e, -E2BIG, "--floppy: there are only %d drives", SOSIA_FLOPPIES);
-}
-
 static int parse_engine(const char *text, struct err *e)
 {
     static const char *const known[] = {"auto", "bt", "kvm", "interp"};
@@ -240,8 +228,6 @@ static int parse_one(struct run_options *o, int option, const char *name, char *
     case 'a':
         o->config.append = arg;
         return 0;
-    case OPT_FLOPPY:
-        return parse_floppy(o, arg, e);
     case OPT_FIRMWARE:
         o->config.firmware = arg;
         return 0;
@@ -341,8 +327,7 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
             return r;
         }
     }
-    if (o->config.kernel == NULL && o->config.firmware == NULL && o->config.disk_count == 0 &&
-        o->config.floppy[0] == NULL) {
+    if (o->config.kernel == NULL && o->config.firmware == NULL && o->config.disk_count == 0) {
         return err_set(e, -EINVAL, "nothing to boot: give a kernel or a disk (see sosia help)");
     }
     return 0;

@@ -15,7 +15,6 @@
 #define MACHINE_SERIAL_PORTS 4u
 #define MACHINE_CONSOLES_MAX 4u
 #define MACHINE_MAX_CPUS 255u
-#define MACHINE_FLOPPIES 2u
 #define MACHINE_MIN_MEMORY (1ull << 20)
 
 enum serial_kind {
@@ -85,7 +84,6 @@ struct machine_config {
     const char *firmware;  /* "bios", "uefi" or a file; NULL: none with a kernel, else bios */
     const char *uefi_vars; /* NULL: lost in the end */
     bool screen; /* a VGA also for a kernel booted directly */
-    const char *floppy[MACHINE_FLOPPIES];
     const char *initrd;
     const char *append;
     struct serial_config serial[MACHINE_SERIAL_PORTS];

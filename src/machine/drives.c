@@ -14,6 +14,10 @@ int drives_assign_ide(struct ide_drive_config out[IDE_CHANNELS][IDE_DRIVES], con
     memset(out, 0, IDE_CHANNELS * sizeof out[0]);
     for (unsigned i = 0; i < d->count; i++) {
         const struct disk *disk = &d->disk[i];
+        if (disk->bus == DISK_AHCI || disk->bus == DISK_NVME) {
+            return err_set(e, -ENOTSUP, "disks on %s are not built yet",
+                           disk->bus == DISK_AHCI ? "ahci" : "nvme");
+        }
         if (disk->bus != DISK_IDE) {
             continue;
         }

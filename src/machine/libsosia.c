@@ -46,7 +46,6 @@ void sosia_config_init(struct sosia_config *config)
 _Static_assert((int)SOSIA_SERIAL_PTY == (int)SERIAL_PTY, "serial kinds");
 _Static_assert((int)SOSIA_SERIAL_ABSENT == (int)SERIAL_ABSENT, "serial kinds");
 _Static_assert(SOSIA_SERIAL_PORTS == MACHINE_SERIAL_PORTS, "serial ports");
-_Static_assert(SOSIA_FLOPPIES == MACHINE_FLOPPIES, "floppies");
 
 _Static_assert((int)SOSIA_DISK_NVME == (int)DISK_NVME, "disk buses");
 _Static_assert((int)SOSIA_NET_PASST == (int)NIC_PASST, "network backends");
@@ -159,9 +158,6 @@ int sosia_vm_new(struct sosia_vm **out, const struct sosia_config *config, char 
     }
     struct cards_config *cards = xzalloc(sizeof *cards);
     translate_cards(&c, cards, config);
-    for (unsigned i = 0; i < SOSIA_FLOPPIES; i++) {
-        c.floppy[i] = config->floppy[i];
-    }
     struct sosia_vm *vm = xzalloc(sizeof *vm);
     int r = machine_new(&vm->machine, &c, &e);
     for (unsigned i = 0; i < MACHINE_NICS_MAX; i++) {
