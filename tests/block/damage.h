@@ -71,6 +71,17 @@ static inline void damage_fill(const char *path, const char *format, bool pack)
     block_close(b);
 }
 
+/* The log of a VHDX image as if it had not been closed: the headers name what is in it. */
+static inline void damage_unclose(const char *path)
+{
+    uint8_t guid[16];
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    damage_must(pread(fd, guid, sizeof guid, (1 << 20) + 32) == sizeof guid, "read");
+    damage_must(pwrite(fd, guid, sizeof guid, (64 << 10) + 48) == sizeof guid, "write");
+    damage_must(pwrite(fd, guid, sizeof guid, (128 << 10) + 48) == sizeof guid, "write");
+    close(fd);
+}
+
 static inline void damage_load(struct damage_template *t, const char *path)
 {
     uint8_t page[DAMAGE_PAGE];
@@ -94,7 +105,7 @@ static inline void damage_load(struct damage_template *t, const char *path)
 }
 
 static inline void damage_template_make(struct damage_template *t, const struct block_create *shape,
-                                        bool pack)
+                                        bool pack, bool unclosed)
 {
     char dir[64], path[100];
     struct block_create c = *shape;
@@ -109,6 +120,9 @@ static inline void damage_template_make(struct damage_template *t, const struct 
     c.size = 3u << 20;
     damage_must(block_create(&c, &e) == 0, e.msg);
     damage_fill(path, c.format, pack);
+    if (unclosed) {
+        damage_unclose(path);
+    }
     damage_load(t, path);
     unlink(path);
     rmdir(dir);
@@ -259,7 +273,7 @@ static inline size_t damage_templates(const char *format, struct damage_template
 {
     static const struct {
         struct block_create create;
-        bool pack;
+        bool pack, unclosed;
     } shapes[] = {
         { .create = { .format = "qcow2", .cluster_size = 512 } },
         { .create = { .format = "qcow2", .cluster_size = 4096, .refcount_bits = 2 } },
@@ -271,12 +285,13 @@ static inline size_t damage_templates(const char *format, struct damage_template
         { .create = { .format = "vhd" } },
         { .create = { .format = "vhd", .subformat = "fixed" } },
         { .create = { .format = "vhdx", .cluster_size = 1 << 20 } },
+        { .create = { .format = "vhdx", .cluster_size = 1 << 20 }, .unclosed = true },
     };
     size_t n = 0;
     log_set_level(LOG_ERR);
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
         if (strcmp(shapes[i].create.format, format) == 0 && n < DAMAGE_TEMPLATES) {
-            damage_template_make(&list[n++], &shapes[i].create, shapes[i].pack);
+            damage_template_make(&list[n++], &shapes[i].create, shapes[i].pack, shapes[i].unclosed);
         }
     }
     return n;
