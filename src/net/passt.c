@@ -236,6 +236,9 @@ static int start(struct passt *p, const struct net_user_options *o, struct err *
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
         return err_set(e, -errno, "passt: %s", strerror(errno));
     }
+    /* What does not fit is lost and comes again: room for more than one window. */
+    const int room = 4 << 20;
+    (void)setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
     if (pair[1] == PASST_FD) { /* dup2 to itself would leave it to be closed */
         int moved = fcntl(pair[1], F_DUPFD_CLOEXEC, PASST_FD + 1);
         close(pair[1]);
