@@ -20,6 +20,7 @@
 #include "base/bytes.h"
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "block/codec.h"
 #include "block/image.h"
 
 #define DAMAGE_PAGE 4096u
@@ -290,7 +291,8 @@ static inline size_t damage_templates(const char *format, struct damage_template
     size_t n = 0;
     log_set_level(LOG_ERR);
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
-        if (strcmp(shapes[i].create.format, format) == 0 && n < DAMAGE_TEMPLATES) {
+        bool possible = !shapes[i].pack || codec_available(CODEC_ZLIB);
+        if (possible && strcmp(shapes[i].create.format, format) == 0 && n < DAMAGE_TEMPLATES) {
             damage_template_make(&list[n++], &shapes[i].create, shapes[i].pack, shapes[i].unclosed);
         }
     }

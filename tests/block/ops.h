@@ -320,7 +320,7 @@ static inline void ops_pack(struct ops *o, uint64_t at)
     memset(o->model + at, (int)test_random(&o->rng), n);
     o->model[at + n / 2] ^= 1;
     int r = block_write_compressed(o->b, at, o->model + at, n);
-    if (r == -EFBIG) {
+    if (r == -EFBIG || r == -ENOTSUP) { /* a build without zlib */
         r = block_write(o->b, at, o->model + at, n);
     }
     assert_int_equal(r, 0);
