@@ -105,7 +105,7 @@ $(BUILD)/sosia.pc: tools/targets.mk
 	@mkdir -p $(@D)
 	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCDIR)' '' \
 	    'Name: sosia' 'Description: x86 virtual machine monitor as a library' \
-	    'Version: $(VERSION)' 'Libs: -L$${libdir} -lsosia' 'Libs.private: -pthread -lm' \
+	    'Version: $(VERSION)' 'Libs: -L$${libdir} -lsosia' 'Libs.private: $(LDLIBS)' \
 	    'Cflags: -I$${includedir}' > $@
 
 .PHONY: install uninstall
