@@ -319,6 +319,10 @@ void vmdk_sparse_check(struct vmdk_extent *x, struct block_check *c)
 int vmdk_stream_start(struct vmdk *v, struct vmdk_extent *x, struct err *e)
 {
     uint64_t grains = (x->size + x->g.unit - 1) / x->g.unit;
+    if (x->g.unit != VMDK_GRAIN * VMDK_SECTOR || x->gtes != VMDK_GTES) { /* none of ours */
+        return err_set(e, -EROFS, "%s: streamOptimized images can only be read; convert it",
+                       v->block->path);
+    }
     for (uint64_t n = 0; n < grains; n += x->gtes) {
         uint64_t at;
         int r = find_entry(x, x->gd, n, &at);
@@ -369,6 +373,7 @@ int vmdk_stream_finish(struct vmdk_extent *x)
     uint8_t h[VMDK_SECTOR];
     int r = hostfile_read(x->file, 0, h, sizeof h);
     if (r == 0) {
+        store_le64(h + H_CAPACITY, x->size / VMDK_SECTOR); /* what the tables are for */
         r = vmdk_write_stream_end(x->file, h, x->stream_gt, x->stream_end);
     }
     return r < 0 ? r : hostfile_sync(x->file);

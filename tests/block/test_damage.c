@@ -8,6 +8,16 @@
 
 #include "block/damage.h"
 
+/* What fuzzing found. */
+static const struct {
+    const char *format;
+    const char *input;
+    size_t len;
+} found[] = {
+    /* a streamOptimized header that counts more grains than the footer does */
+    { "vmdk", "\x93\x08\0\0\x24\x30\0\0\xda\0\x08\0\0\0\x0f\0\x28\x32\x32\x32\x32\x32\x32", 23 },
+};
+
 static void damaged(void **state)
 {
     const char *format = *state;
@@ -22,6 +32,11 @@ static void damaged(void **state)
             input[k] = (uint8_t)(test_random(&rng) >> 24);
         }
         damage_run(list, count, input, 2 + 5 * changes);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(found); i++) {
+        if (strcmp(found[i].format, format) == 0) {
+            damage_run(list, count, (const uint8_t *)found[i].input, found[i].len);
+        }
     }
     for (size_t i = 0; i < count; i++) {
         damage_template_free(&list[i]);
