@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Tables for firmware to place: the same that boot without firmware writes into RAM, as fw_cfg
- * files with a script that says what to allocate, which pointers to relocate and which checksums to make
- * (interface of QEMU, hw/acpi/bios-linker-loader).
+ * files with a script that says what to allocate, which pointers to relocate and which checksums
+ * to make (interface of QEMU, hw/acpi/bios-linker-loader).
  */
 #ifndef SOSIA_BOOT_LOADER_H
 #define SOSIA_BOOT_LOADER_H

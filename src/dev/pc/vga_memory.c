@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The window at 0xa0000: how the graphics controller and the sequencer make bytes of four planes
- * out of what the processor reads and writes (IBM PS/2 Hardware Interface Technical Reference, Video
- * Subsystem; write modes 0 to 3, read modes 0 and 1, odd/even, chain 4).
+ * out of what the processor reads and writes (IBM PS/2 Hardware Interface Technical Reference,
+ * Video Subsystem; write modes 0 to 3, read modes 0 and 1, odd/even, chain 4).
  *
  * Video memory holds the four planes interleaved: plane k of address n is byte 4n + k, so that a
  * row of a 256-colour mode is a row of bytes.

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a VGA's registers and memory look like on the screen: text with the guest's fonts, 16 and 256
- * colours, CGA's layouts, and the linear modes of VBE. Everything is read with bounds: the guest may
- * have put anything into the registers.
+ * What a VGA's registers and memory look like on the screen: text with the guest's fonts, 16 and
+ * 256 colours, CGA's layouts, and the linear modes of VBE. Everything is read with bounds: the
+ * guest may have put anything into the registers.
  */
 #include <string.h>
 
