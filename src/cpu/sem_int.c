@@ -38,7 +38,7 @@ void sem_into(struct cpu *cpu, const struct insn *in)
     }
 }
 
-/* Delivered like a hardware exception: no DPL check, EXT set (SDM 2, INT n). What a MOV SS before it
+/* Delivered like a hardware exception: no DPL check, EXT set (SDM 2, INT n). What MOV SS before it
  * met and held back comes with it: one #DB. */
 void sem_int1(struct cpu *cpu, const struct insn *in)
 {
