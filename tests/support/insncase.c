@@ -466,7 +466,7 @@ static bool prepare(struct rng *r, const struct insn_case_env *env, struct insn_
 {
     uint32_t attr = insn_info[in->row].attr;
     uint64_t target = 0;
-    if (host_only(in))
+    if (host_only(in) || (!IS_WILD_READS && (attr & IA_VSIB)))
         return false;
     if (in->op == OP_XLAT) {
         target = pick_in_segment(r, c, in->mem.seg, 1) - segment_base(env, c->mode, in->mem.seg);

@@ -55,8 +55,10 @@ struct insn_outcome {
  * where a fault may be one of protection. */
 #ifdef __SANITIZE_ADDRESS__
 #define IS_HOST_OWN 0x7fff7000ull
+#define IS_WILD_READS false /* gathers with any index would find memory there */
 #else
 #define IS_HOST_OWN 0x7ffffffff000ull
+#define IS_WILD_READS true
 #endif
 
 /* RIP of the first byte of the code region. */
