@@ -24,9 +24,9 @@ typedef void loop_call_fn(void *ctx);
 MUST_CHECK int loop_new(struct loop **out, struct clock *clock, pthread_mutex_t *lock);
 void loop_free(struct loop *l);
 
-/* [loop], before the loop runs, or with its lock held. The fd stays the caller's to close, after loop_fd_del. A file
- * that cannot be polled (a regular file) counts as always ready. events 0 mutes, hang-ups too.
- * NULL with errno when the host refuses. */
+/* [loop], before the loop runs, or with its lock held. The fd stays the caller's to close, after
+ * loop_fd_del. A file that cannot be polled (a regular file) counts as always ready. events 0
+ * mutes, hang-ups too. NULL with errno when the host refuses. */
 struct loop_fd *loop_fd_add(struct loop *l, int fd, unsigned events, loop_fd_fn *fn, void *ctx);
 void loop_fd_set(struct loop_fd *f, unsigned events);
 void loop_fd_del(struct loop_fd *f);

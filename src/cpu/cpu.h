@@ -347,7 +347,8 @@ struct cpu {
     uint64_t tlb_global_gen;
     void (*page_flushed)(struct cpu *cpu, gva_t va);
     uint64_t tlb_misses, tlb_flushes, exceptions, interrupts; /* statistics */
-    _Alignas(64) uint64_t engine_table[1024]; /* like engine_hot; in reach of 32-bit displacements */
+    /* like engine_hot; in reach of 32-bit displacements */
+    _Alignas(64) uint64_t engine_table[1024];
 };
 
 /* Fields for save, restore, dump and tests; version and post_load beside it in cpu/state.c. */

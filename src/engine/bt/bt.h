@@ -3,10 +3,11 @@
  * Binary translation, private parts: x86 guest code becomes x86-64 host code.
  *
  * While translated code runs, the guest's general registers are in host registers, the stack
- * pointer points into the vCPU's struct cpu (see reg.h), and the guest's vector registers are on the
- * host's when bt_hot.fp_loaded says so. Between blocks the arithmetic flags are in bt_hot.flags; inside a block
- * they stay in the host's flags as long as nothing of ours destroys them. Everything rare is the
- * shared semantic helper, called with the whole state put back into struct cpu.
+ * pointer points into the vCPU's struct cpu (see reg.h), and the guest's vector registers are on
+ * the host's when bt_hot.fp_loaded says so. Between blocks the arithmetic flags are in
+ * bt_hot.flags; inside a block they stay in the host's flags as long as nothing of ours destroys
+ * them. Everything rare is the shared semantic helper, called with the whole state put back into
+ * struct cpu.
  *
  * Threads: a struct bt_vcpu belongs to its vCPU thread. Blocks, links and code memory are shared
  * and change under bt.lock; running code is only ever changed by one aligned 8-byte store.
@@ -36,7 +37,7 @@ struct bt_hot {
     uint64_t tmp;          /* RAX while flags move */
     uint64_t tmp2;         /* target of an indirect call while its return address is pushed */
     uint64_t group[BT_GROUPS]; /* addends of accesses that were checked together */
-    uint64_t jump_cache;   /* struct bt_jump * */
+    uint64_t jump_cache;       /* struct bt_jump * */
     uint32_t key; /* who may use a jump-cache entry: address space generation and mode */
     uint32_t pad1;
     uint64_t resume;
@@ -58,14 +59,14 @@ struct bt_jump {
     uint32_t key;
     uint32_t code; /* offset in the executable view */
 };
-/* A key is a mode and, above it, a number for the generation of address translation. When numbers run
- * out, the cache is cleared and they begin again. */
+/* A key is a mode and, above it, a number for the generation of address translation. When numbers
+ * run out, the cache is cleared and they begin again. */
 #define BT_KEY_MODE_BITS 14u
 #define BT_KEY_MODE ((1u << BT_KEY_MODE_BITS) - 1)
 
-/* -- Return cache, per vCPU, in cpu.engine_table: a call leaves its return address and where the code
- * for that is; a return to an address that is still there needs no look-up. Index: low bits of the
- * address. Emptied by whatever makes an entry wrong: see bt_update_key, bt_page_flushed. */
+/* -- Return cache, per vCPU, in cpu.engine_table: a call leaves its return address and where the
+ * code for that is; a return to an address that is still there needs no look-up. Index: low bits
+ * of the address. Emptied by whatever makes an entry wrong: see bt_update_key, bt_page_flushed. */
 #define BT_RETURN_SIZE 512u
 struct bt_return {
     uint64_t va;
@@ -100,7 +101,7 @@ struct bt_block {
     gpa_t gpa;
     const uint8_t *host; /* its bytes: the map may show other memory at gpa later */
     uint32_t mode;       /* enum bt_mode */
-    uint16_t size; /* guest bytes */
+    uint16_t size;       /* guest bytes */
     uint16_t insns;
     uint16_t
         seen_first;    /* offsets in the page of the bytes that were looked at: the block's own, */
@@ -193,20 +194,20 @@ struct bt_cache {
 };
 
 struct bt_stubs {
-    const uint8_t *enter;   /* uint64_t (struct cpu *, const uint8_t *code): exit index */
-    const uint8_t *leave;   /* r14d: exit index; registers go back to struct cpu */
-    const uint8_t *helper;  /* called with r14d: site */
-    const uint8_t *fill;    /* called with r14d: site, r15: address; returns the addend in r14 */
-    const uint8_t *stack;   /* as fill, for stack_page: tries the TLB first */
-    const uint8_t *group;   /* called with r14d: bytes, and BT_SITE_WRITE; r15: address; returns the
+    const uint8_t *enter;  /* uint64_t (struct cpu *, const uint8_t *code): exit index */
+    const uint8_t *leave;  /* r14d: exit index; registers go back to struct cpu */
+    const uint8_t *helper; /* called with r14d: site */
+    const uint8_t *fill;   /* called with r14d: site, r15: address; returns the addend in r14 */
+    const uint8_t *stack;  /* as fill, for stack_page: tries the TLB first */
+    const uint8_t *group;  /* called with r14d: bytes, and BT_SITE_WRITE; r15: address; returns the
                                addend in r14, or returns 5 bytes further when it cannot be had */
     const uint8_t *group_stack; /* the same, and makes the page the stack page */
-    const uint8_t *fp_load; /* called: puts the vector registers on the host's */
-    const uint8_t *fp_load_c; /* the same as a C function, void (struct cpu *), */
-    const uint8_t *fp_save;   /* and back */
-    const uint8_t *lookup;  /* called with r15: rip; returns its code in r14, or leaves: the
+    const uint8_t *fp_load;     /* called: puts the vector registers on the host's */
+    const uint8_t *fp_load_c;   /* the same as a C function, void (struct cpu *), */
+    const uint8_t *fp_save;     /* and back */
+    const uint8_t *lookup;      /* called with r15: rip; returns its code in r14, or leaves: the
                                branch's site is 3 bytes behind the return address */
-    const uint8_t *go;      /* r15: rip; goes to its code, or leaves */
+    const uint8_t *go;          /* r15: rip; goes to its code, or leaves */
 };
 
 struct bt {
@@ -231,8 +232,8 @@ struct bt_vcpu {
     uint64_t super_epoch; /* counts changes of what supervisor code may be mapped to */
     uint64_t seen_global; /* the TLB generations of the last look */
     uint64_t seen_local;
-    uint64_t first_gen[2];     /* generations that keys count from: supervisor's, user's */
-    uint64_t return_gen[2];    /* what the entries of the return cache are good for */
+    uint64_t first_gen[2];  /* generations that keys count from: supervisor's, user's */
+    uint64_t return_gen[2]; /* what the entries of the return cache are good for */
     uint32_t return_mode[2];
     bool in_code;              /* between entering translated code and leaving it */
     bool super_local;          /* supervisor code was met on pages that are not global */

@@ -123,8 +123,8 @@ static uint32_t hash_of(const struct bt_cache *c, uint64_t pc, gpa_t gpa, uint32
 struct bt_block *bt_cache_find(struct bt *bt, const struct bt_code_at *at, uint64_t cs_base)
 {
     struct bt_cache *c = &bt->cache;
-    struct bt_block *b =
-        __atomic_load_n(&c->hash[hash_of(c, at->pc, at->gpa, at->mode)], __ATOMIC_ACQUIRE);
+    struct bt_block *b = __atomic_load_n(&c->hash[hash_of(c, at->pc, at->gpa, at->mode)],
+                                         __ATOMIC_ACQUIRE);
     while (b != NULL && (b->pc != at->pc || b->gpa != at->gpa || b->mode != at->mode ||
                          b->cs_base != cs_base || b->host != at->bytes))
         b = __atomic_load_n(&b->hash_next, __ATOMIC_ACQUIRE);

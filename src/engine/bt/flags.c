@@ -15,8 +15,9 @@ static bool observes_all(uint32_t mode, const struct insn_info *info, const stru
     return info->branch == BR_FAR || (info->attr & IA_ENDS_BLOCK) || in->op == OP_INVALID;
 }
 
-/* Flags after which their former values do not matter. Undefined ones of AND, SHL and their like are
- * made anew by processors; those of BT, IMUL and others may be what they were, and are taken so. */
+/* Flags after which their former values do not matter. Undefined ones of AND, SHL and their like
+ * are made anew by processors; those of BT, IMUL and others may be what they were, and are taken
+ * so. */
 static uint32_t killed(const struct insn *in)
 {
     uint32_t written = insn_flags_written(in);

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One check for several accesses. Code that touches [rbx+8], then [rbx+16] and [rbx+40], is in one page
- * nearly always; so are the pushes of a function's entry. The first such access of a block checks the
- * span of all that follow, as far as the base register changes only by constants; the others use the
- * addend of that check. When the span is not in one page, or the page is not plain memory, the block
- * goes on in a variant of itself that starts at this instruction and checks every access alone
- * (BT_MODE_SINGLE).
+ * One check for several accesses. Code that touches [rbx+8], then [rbx+16] and [rbx+40], is in one
+ * page nearly always; so are the pushes of a function's entry. The first such access of a block
+ * checks the span of all that follow, as far as the base register changes only by constants; the
+ * others use the addend of that check. When the span is not in one page, or the page is not plain
+ * memory, the block goes on in a variant of itself that starts at this instruction and checks
+ * every access alone (BT_MODE_SINGLE).
  *
  * An addend stays good to the end of the block, because mappings change only between blocks and in
- * helpers: instructions done by their helper end all groups, and an access that had to be done by its
- * helper leaves the block when groups are open (bt_site.leaves).
+ * helpers: instructions done by their helper end all groups, and an access that had to be done by
+ * its helper leaves the block when groups are open (bt_site.leaves).
  */
 #include "engine/bt/translate.h"
 
@@ -125,8 +125,7 @@ static void look_ahead(const struct translation *t, unsigned base, struct span *
         const struct insn *in = &t->insn[i];
         uint8_t k = t->group_opnd[i];
         if (i != t->i && k != NO_OPERAND && in->mem.base == base)
-            include(s, moved + in->mem.disp, in->opnd[k].size,
-                    (in->opnd[k].access & OPND_W) != 0);
+            include(s, moved + in->mem.disp, in->opnd[k].size, (in->opnd[k].access & OPND_W) != 0);
         bool writes = (t->writes[i] >> base & 1) != 0;
         if (base != R_SP && !writes)
             continue;
@@ -153,8 +152,7 @@ static void look_ahead(const struct translation *t, unsigned base, struct span *
 
 static int32_t addend_off(const struct translation *t, const struct group *g)
 {
-    return g->base == R_SP ? HOT_OFF(stack_addend)
-                           : HOT_OFF(group) + (int32_t)((g - t->group) * 8);
+    return g->base == R_SP ? HOT_OFF(stack_addend) : HOT_OFF(group) + (int32_t)((g - t->group) * 8);
 }
 
 static struct group *group_of(struct translation *t, unsigned base)
@@ -189,8 +187,8 @@ static struct cold *group_cold(struct translation *t, uint8_t *from, const struc
     return c;
 }
 
-/* Distance from the page's start: the span ends in the page when it is small enough, and another page
- * makes a large number of it. */
+/* Distance from the page's start: the span ends in the page when it is small enough, and another
+ * page makes a large number of it. */
 static void check_stack_span(struct translation *t, const struct ea *ea, unsigned len)
 {
     struct emit *e = &t->e;
@@ -205,8 +203,8 @@ static void check_stack_span(struct translation *t, const struct ea *ea, unsigne
 static void check_span(struct translation *t, const struct ea *ea, unsigned len, bool write)
 {
     struct emit *e = &t->e;
-    struct host_mem entry =
-        bt_tlb_compare(t, ea, len, write ? MMU_WRITE : MMU_READ, /*aligned*/ false);
+    struct host_mem entry = bt_tlb_compare(t, ea, len, write ? MMU_WRITE : MMU_READ,
+                                           /*aligned*/ false);
     struct cold *c = group_cold(t, emit_jcc_fwd(e, CC_NE), ea, len | (write ? BT_SITE_WRITE : 0));
     entry.disp = (int32_t)offsetof(struct tlb_entry, addend);
     emit_rm(e, 0x8b, true, T0, entry);
@@ -225,9 +223,7 @@ static bool begin(struct translation *t, const struct ea *ea, unsigned size, boo
     whole.disp = s.lo;
     if (t->in_t0 == g)
         t->in_t0 = NULL;
-    *g = (struct group){
-        .open = true, .base = ea->base, .write = s.write, .lo = s.lo, .hi = s.hi
-    };
+    *g = (struct group){ .open = true, .base = ea->base, .write = s.write, .lo = s.lo, .hi = s.hi };
     bt_flags_release(t);
     if (ea->base == R_SP) {
         check_stack_span(t, &whole, len);

@@ -29,8 +29,8 @@ void bt_patch_entry(struct bt *bt, struct bt_block *b, const uint8_t *to)
     __atomic_store_n(at, word, __ATOMIC_SEQ_CST);
 }
 
-/* Code of its own that looks the address up: for blocks that depend on the mapping of two pages, which
- * only the jump cache knows, and for checked entries that do not fit. */
+/* Code of its own that looks the address up: for blocks that depend on the mapping of two pages,
+ * which only the jump cache knows, and for checked entries that do not fit. */
 static void emit_go(struct bt *bt, struct emit *e, uint64_t pc)
 {
     emit_mov_imm(e, T1, pc);

@@ -148,9 +148,9 @@ void bt_jump_add(struct cpu *cpu, uint64_t pc, const uint8_t *code, bool global,
     note_page(cpu, pc);
     if (split)
         note_page(cpu, pc + GMEM_PAGE_SIZE);
-    *slot_of(v, pc) = (struct bt_jump){
-        .va = pc, .key = bt_hot(cpu)->key, .code = (uint32_t)(code - v->bt->cache.exec)
-    };
+    *slot_of(v, pc) = (struct bt_jump){ .va = pc,
+                                        .key = bt_hot(cpu)->key,
+                                        .code = (uint32_t)(code - v->bt->cache.exec) };
 }
 
 const uint8_t *bt_jump_find(struct cpu *cpu, uint64_t pc)

@@ -31,8 +31,8 @@ static inline unsigned host_of(unsigned guest)
     ((int32_t)(offsetof(struct cpu, engine_hot) + offsetof(struct bt_hot, member)) - BT_ANCHOR)
 /* An entry of the return cache. */
 #define RETURN_OFF(index, member)                                                                  \
-    (CPU_OFF(engine_table) + (int32_t)((index) * sizeof(struct bt_return) +                        \
-                                       offsetof(struct bt_return, member)))
+    (CPU_OFF(engine_table) +                                                                       \
+     (int32_t)((index) * sizeof(struct bt_return) + offsetof(struct bt_return, member)))
 static inline int32_t gpr_off(unsigned guest)
 {
     return (int32_t)(offsetof(struct cpu, gpr) + guest * 8) - BT_ANCHOR;

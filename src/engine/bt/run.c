@@ -210,10 +210,10 @@ static void check_target(struct bt *bt, struct cpu *cpu, uint32_t site)
 
 static enum bt_exit_reason reason_of(const struct bt *bt, uint32_t exit)
 {
-    return exit == BT_EXIT_INDIRECT                  ? BT_LEFT_INDIRECT
-           : exit == BT_EXIT_STATE                   ? BT_LEFT_STATE
+    return exit == BT_EXIT_INDIRECT                 ? BT_LEFT_INDIRECT
+           : exit == BT_EXIT_STATE                  ? BT_LEFT_STATE
            : bt->cache.exits[exit].entry_of != NULL ? BT_LEFT_ENTRY
-                                                     : BT_LEFT_DIRECT;
+                                                    : BT_LEFT_DIRECT;
 }
 
 /* Until an exit; unwinds to bt_run on guest faults. */

@@ -243,7 +243,7 @@ static void make_lookup(const struct bt *bt, struct emit *e)
     uint8_t *found = find_in_c(e);
     emit_rg(e, 0x8b, true, H_AX, -8); /* the return address, */
     emit_rm(e, 0x8b, false, H_AX, (struct host_mem){ H_AX, H_NONE, 0, 3 }); /* and the site */
-    emit_rr(e, 0xc1, true, 4, H_AX); /* shl rax, 32 */
+    emit_rr(e, 0xc1, true, 4, H_AX);                                        /* shl rax, 32 */
     emit1(e, 32);
     epilogue(e);
     emit_bind(e, found);
@@ -368,7 +368,8 @@ static void make_stack(struct emit *e)
     fill(e);
 }
 
-/* T0: bytes and kind, T1: address. The addend in T0; or none: return behind the jump that follows. */
+/* T0: bytes and kind, T1: address. The addend in T0; or none: return behind the jump that follows.
+ * */
 static void fill_group(struct emit *e)
 {
     spill(e);

@@ -41,9 +41,9 @@ struct ea {
     uint8_t index;
     uint8_t scale;
     int32_t disp;
-    int32_t seg_base;  /* place of a segment base to add, 0 none */
-    bool narrow;       /* 32-bit result */
-    bool simple;       /* pinned base + disp, 64-bit */
+    int32_t seg_base; /* place of a segment base to add, 0 none */
+    bool narrow;      /* 32-bit result */
+    bool simple;      /* pinned base + disp, 64-bit */
 };
 
 /* Accesses by one base register that one check is for: [base + lo, base + hi). */
@@ -78,13 +78,13 @@ struct translation {
     uint32_t live_taken[BT_BLOCK_INSNS]; /* of a conditional branch: at its target */
     bool native_flags[BT_BLOCK_INSNS];
     enum flags_at flags;
-    bool fp_known; /* vector registers are loaded here */
+    bool fp_known;                     /* vector registers are loaded here */
     struct group group[BT_GROUPS + 1]; /* the last one is the stack's */
     unsigned next_group;
     uint16_t writes[BT_BLOCK_INSNS];    /* general registers an instruction may write */
     uint8_t group_opnd[BT_BLOCK_INSNS]; /* see group.c */
-    const struct group *in_t0; /* whose addend T0 is, NULL: nobody's */
-    bool keeps_t0;             /* the instruction being emitted leaves it alone */
+    const struct group *in_t0;          /* whose addend T0 is, NULL: nobody's */
+    bool keeps_t0;                      /* the instruction being emitted leaves it alone */
     unsigned cold_count;
     struct cold cold[BT_COLD_MAX];
     const uint8_t *page; /* copy of the guest page of pc; NULL: split */

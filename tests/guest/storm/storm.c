@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * For a guest: everything at once that a translator has to follow. Processes that fork and execute
- * themselves, map and unmap memory under other processes' feet, change protections, and run code that
- * they have just written, rewritten in place, or moved; with results that can be checked.
+ * themselves, map and unmap memory under other processes' feet, change protections, and run code
+ * that they have just written, rewritten in place, or moved; with results that can be checked.
  *
  * Usage: storm SECONDS WORKERS        (prints "storm: N rounds, 0 wrong")
  */
@@ -73,7 +73,8 @@ static unsigned jit(uint32_t *x)
     /* The same code, elsewhere; other code where it was. */
     uint32_t seed = next(x);
     uint32_t want = write_code(open, x, seed);
-    uint8_t *moved = mremap(open, 2 * PAGE, 2 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, strict + 64 * PAGE);
+    uint8_t *moved = mremap(open, 2 * PAGE, 2 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+                            strict + 64 * PAGE);
     if (moved != MAP_FAILED) {
         wrong += ((code_fn *)(uintptr_t)moved)(seed) != want;
         open = moved;
@@ -87,7 +88,8 @@ static unsigned maps(uint32_t *x)
 {
     unsigned wrong = 0;
     size_t pages = next(x) % 200 + 1;
-    uint8_t *p = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *p = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                      0);
     for (size_t i = 0; i < pages; i++)
         memset(p + i * PAGE, (int)i, 64);
     size_t hole = next(x) % pages;
@@ -164,7 +166,8 @@ static void *runs_code(void *arg)
 static unsigned threads(uint32_t *x)
 {
     struct team t = { .seed = next(x) };
-    t.code = mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    t.code = mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                  0);
     for (unsigned i = 0; i < 4; i++) {
         pthread_t thread;
         atomic_store(&t.go, 0);
@@ -187,7 +190,8 @@ static int work(uint32_t seed, double seconds, int out)
         result[1] += storms[next(&seed) % 5](&seed);
         result[0]++;
         clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((double)(now.tv_sec - begin.tv_sec) + (double)(now.tv_nsec - begin.tv_nsec) / 1e9 < seconds);
+    } while ((double)(now.tv_sec - begin.tv_sec) + (double)(now.tv_nsec - begin.tv_nsec) / 1e9 <
+             seconds);
     return write(out, result, sizeof result) == (ssize_t)sizeof result ? 0 : 1;
 }
 
@@ -217,6 +221,7 @@ int main(int argc, char **argv)
             total[1] += one[1];
         }
     }
-    printf("storm: %llu rounds, %llu wrong\n", (unsigned long long)total[0], (unsigned long long)total[1]);
+    printf("storm: %llu rounds, %llu wrong\n", (unsigned long long)total[0],
+           (unsigned long long)total[1]);
     return total[1] != 0;
 }
