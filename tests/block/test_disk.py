@@ -301,9 +301,13 @@ def refusals(source):
         refused("extended L2", "extended L2", "info", "e.qcow2")
         run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=e.raw", "f.qcow2", "1M")
         refused("data file", "data file", "info", "f.qcow2")
+        # It measures the host's speed first, and gives up where that comes out as nothing.
         run("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=abc", "-o",
-            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", "l.qcow2", "1M")
-        refused("encrypted", "encrypted (LUKS)", "info", "l.qcow2")
+            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=100", "l.qcow2", "1M")
+        if os.path.exists("l.qcow2"):
+            refused("encrypted", "encrypted (LUKS)", "info", "l.qcow2")
+        else:
+            tap.skip("encrypted", "qemu-img made no such image")
     clean()
 
 
