@@ -323,7 +323,11 @@ def interrupted(source):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         p = subprocess.Popen([g.SOSIA, "disk", "convert", "-c", "-O", "qcow2", "big", "t.qcow2"],
                              stderr=subprocess.DEVNULL)
-        time.sleep(0.3)
+        # While it writes: its staging file is there, and is not the target yet.
+        until = time.monotonic() + 10
+        while (set(os.listdir(".")) <= {"source", "big", "t.qcow2"} and p.poll() is None and
+               time.monotonic() < until):
+            time.sleep(0.005)
         p.send_signal(number)
         status = p.wait()
         seen += status == -number
