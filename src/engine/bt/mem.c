@@ -205,7 +205,10 @@ bool bt_mem_check(struct translation *t, const struct ea *ea, unsigned size, enu
     bt_flags_release(t);
     if (ea->constant)
         return check_constant(t, ea, size, access, aligned, site);
-    if (ea->simple && ea->base == R_SP && size >= 2 && size <= 8 && is_pow2(size)) {
+    /* A block that checks alone is there because its frame lies in two pages: each would take the
+     * place of the other as the stack's at every turn. */
+    if (!(t->mode & BT_MODE_SINGLE) && ea->simple && ea->base == R_SP && size >= 2 && size <= 8 &&
+        is_pow2(size)) {
         check_stack(t, ea, size, access, site);
         return true;
     }
