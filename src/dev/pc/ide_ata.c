@@ -200,12 +200,9 @@ static void dma_over(struct ide_drive *d)
     ide_finish(d);
 }
 
-static void dma_read_done(struct ide_drive *d, int result)
+/* The sectors of this round went over. */
+static void dma_go_on(struct ide_drive *d)
 {
-    if (result < 0 || !ide_dma_to_memory(d, d->end)) {
-        ide_fail(d, result < 0 ? error_of(result) : ER_ABRT);
-        return;
-    }
     taken(d, d->end);
     if (d->left != 0) {
         ide_ata_dma(d);
@@ -214,18 +211,22 @@ static void dma_read_done(struct ide_drive *d, int result)
     }
 }
 
+static void dma_read_done(struct ide_drive *d, int result)
+{
+    if (result < 0 || !ide_dma_to_memory(d, d->end)) {
+        ide_fail(d, result < 0 ? error_of(result) : ER_ABRT);
+        return;
+    }
+    dma_go_on(d);
+}
+
 static void dma_write_done(struct ide_drive *d, int result)
 {
     if (result < 0) {
         ide_fail(d, error_of(result));
         return;
     }
-    taken(d, d->end);
-    if (d->left != 0) {
-        ide_ata_dma(d);
-    } else {
-        dma_over(d);
-    }
+    dma_go_on(d);
 }
 
 /* Ranges of DATA SET MANAGEMENT one after the other (ATA8-ACS2 7.10): at is the next in data, which

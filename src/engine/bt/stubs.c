@@ -323,6 +323,29 @@ static void make_fill(struct emit *e)
     fill(e);
 }
 
+/* T1: address; rax is in bt_hot.tmp. Its page becomes the stack page when the TLB has it for
+ * writing, and the stub returns with the addend in T0. Otherwise, through the jump returned, T1 is
+ * the page and rax its TLB entry. */
+static uint8_t *stack_from_tlb(struct emit *e)
+{
+    struct host_mem entry = { H_AX, H_NONE, 0, (int32_t)offsetof(struct tlb_entry, tag_write) };
+    emit_mov_rr(e, true, H_AX, T1);
+    emit_rr(e, 0xc1, true, 5, H_AX); /* shr rax, 7 */
+    emit1(e, 7);
+    emit_ri(e, 4, false, H_AX, (CPU_TLB_SIZE - 1) * (int32_t)sizeof(struct tlb_entry));
+    emit_ri(e, 4, true, T1, -4096);
+    emit_rg(e, 0x03, true, H_AX, CPU_OFF(tlb));
+    emit_rm(e, 0x3b, true, T1, entry);
+    uint8_t *not_writable = emit_jcc_fwd(e, CC_NE);
+    entry.disp = (int32_t)offsetof(struct tlb_entry, addend);
+    emit_rm(e, 0x8b, true, T0, entry);
+    emit_rg(e, 0x89, true, T0, HOT_OFF(stack_addend));
+    emit_rg(e, 0x89, true, T1, HOT_OFF(stack_page));
+    emit_rg(e, 0x8b, true, H_AX, HOT_OFF(tmp));
+    return_from_stub(e);
+    return not_writable;
+}
+
 /* T0: site, T1: address of a stack access. The page is in the TLB, for writing: it becomes the
  * stack page. For reading only: serve this access. Else as make_fill. A misaligned access may
  * cross. */
@@ -335,21 +358,7 @@ static void make_stack(struct emit *e)
     emit_rr(e, 0xf7, false, 0, T1); /* test T1d, 7 */
     emit4(e, 7);
     uint8_t *unaligned = emit_jcc_fwd(e, CC_NE);
-    emit_mov_rr(e, true, H_AX, T1);
-    emit_rr(e, 0xc1, true, 5, H_AX); /* shr rax, 7 */
-    emit1(e, 7);
-    emit_ri(e, 4, false, H_AX, (CPU_TLB_SIZE - 1) * (int32_t)sizeof(struct tlb_entry));
-    emit_ri(e, 4, true, T1, -4096);
-    emit_rg(e, 0x03, true, H_AX, CPU_OFF(tlb));
-    entry.disp = (int32_t)offsetof(struct tlb_entry, tag_write);
-    emit_rm(e, 0x3b, true, T1, entry);
-    uint8_t *not_writable = emit_jcc_fwd(e, CC_NE);
-    entry.disp = (int32_t)offsetof(struct tlb_entry, addend);
-    emit_rm(e, 0x8b, true, T0, entry);
-    emit_rg(e, 0x89, true, T0, HOT_OFF(stack_addend));
-    emit_rg(e, 0x89, true, T1, HOT_OFF(stack_page));
-    emit_rg(e, 0x8b, true, H_AX, HOT_OFF(tmp));
-    return_from_stub(e);
+    uint8_t *not_writable = stack_from_tlb(e);
     emit_bind(e, not_writable);
     emit_rr(e, 0x85, false, T0, T0);       /* test T0d, T0d: a write? */
     uint8_t *write = emit_jcc_fwd(e, 0x8); /* js */
@@ -398,7 +407,6 @@ static void make_group(struct emit *e)
 /* Most often the stack has moved to the next page, which the TLB has. */
 static void make_group_stack(struct emit *e)
 {
-    struct host_mem entry = { H_AX, H_NONE, 0, 0 };
     step_over_return(e);
     emit_rg(e, 0x89, true, H_AX, HOT_OFF(tmp));
     emit_mov_rr(e, true, H_AX, T1);
@@ -407,21 +415,7 @@ static void make_group_stack(struct emit *e)
     emit_ri(e, 7, false, H_AX, GMEM_PAGE_SIZE);
     uint8_t *crosses = emit_jcc_fwd(e, CC_A);
     emit_rg(e, 0x89, true, T1, HOT_OFF(resume));
-    emit_mov_rr(e, true, H_AX, T1);
-    emit_rr(e, 0xc1, true, 5, H_AX); /* shr rax, 7 */
-    emit1(e, 7);
-    emit_ri(e, 4, false, H_AX, (CPU_TLB_SIZE - 1) * (int32_t)sizeof(struct tlb_entry));
-    emit_ri(e, 4, true, T1, -4096);
-    emit_rg(e, 0x03, true, H_AX, CPU_OFF(tlb));
-    entry.disp = (int32_t)offsetof(struct tlb_entry, tag_write);
-    emit_rm(e, 0x3b, true, T1, entry);
-    uint8_t *missing = emit_jcc_fwd(e, CC_NE);
-    entry.disp = (int32_t)offsetof(struct tlb_entry, addend);
-    emit_rm(e, 0x8b, true, T0, entry);
-    emit_rg(e, 0x89, true, T0, HOT_OFF(stack_addend));
-    emit_rg(e, 0x89, true, T1, HOT_OFF(stack_page));
-    emit_rg(e, 0x8b, true, H_AX, HOT_OFF(tmp));
-    return_from_stub(e);
+    uint8_t *missing = stack_from_tlb(e);
     emit_bind(e, missing);
     emit_rg(e, 0x8b, true, T1, HOT_OFF(resume));
     emit_bind(e, crosses);

@@ -76,7 +76,6 @@ struct translation {
     uint64_t ip[BT_BLOCK_INSNS + 1];
     uint32_t live[BT_BLOCK_INSNS + 1];   /* flags needed before instruction i */
     uint32_t live_taken[BT_BLOCK_INSNS]; /* of a conditional branch: at its target */
-    bool native_flags[BT_BLOCK_INSNS];
     enum flags_at flags;
     bool fp_known;                     /* vector registers are loaded here */
     struct group group[BT_GROUPS + 1]; /* the last one is the stack's */
