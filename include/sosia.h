@@ -228,6 +228,13 @@ long sosia_vm_info(struct sosia_vm *vm, const char *topic, char *text, size_t si
 /* What the screen shows, as a PNG file. -ENODEV: there is none. error as in sosia_vm_new. */
 int sosia_vm_screenshot(struct sosia_vm *vm, const char *path, char *error);
 
+/* A key goes down or comes up. name: QEMU's name of it ("a", "ret", "ctrl"). -EINVAL: there is no
+ * such key; -ENOBUFS: too many wait for the guest. */
+int sosia_vm_key(struct sosia_vm *vm, const char *name, bool down);
+/* The mouse moves to the right and down, its wheel turns towards the user, in clicks. buttons that
+ * are held: 1 left, 2 right, 4 middle, 8 and 16 those of the thumb. */
+void sosia_vm_pointer(struct sosia_vm *vm, int dx, int dy, int dz, unsigned buttons);
+
 /* The name of the engine in use. */
 const char *sosia_vm_engine(const struct sosia_vm *vm);
 /* Guest instructions retired so far, by all processors, where the engine counts them. */

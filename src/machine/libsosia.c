@@ -12,6 +12,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "display/keys.h"
 #include "machine/machine.h"
 #include "machine/pc.h"
 
@@ -372,23 +373,21 @@ void sosia_log_level(int level)
 
 int sosia_vm_screenshot(struct sosia_vm *vm, const char *path, char *error)
 {
-    struct machine *m = vm->machine;
-    struct surface s = { 0 };
     struct err e = { 0 };
-    int r = 0;
-    bus_lock(m->bus);
-    if (m->pc->has_vga) {
-        vga_render(&m->pc->vga, &s);
-    }
-    bus_unlock(m->bus);
-    if (s.pixels == NULL) {
-        r = err_set(&e, -ENODEV, "the machine has no screen");
-    } else {
-        r = surface_write_png(&s, path, &e);
-    }
-    surface_free(&s);
+    int r = machine_screendump(vm->machine, path, &e);
     if (r < 0) {
         give_error(error, &e);
     }
     return r;
+}
+
+int sosia_vm_key(struct sosia_vm *vm, const char *name, bool down)
+{
+    int key = key_by_name(name);
+    return key >= 0 ? machine_key(vm->machine, (unsigned)key, down) : -EINVAL;
+}
+
+void sosia_vm_pointer(struct sosia_vm *vm, int dx, int dy, int dz, unsigned buttons)
+{
+    machine_pointer(vm->machine, dx, dy, dz, buttons);
 }

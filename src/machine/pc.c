@@ -393,6 +393,7 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
     const struct irq irq1 = isa(p, 1, 0);
     const struct irq irq12 = isa(p, 12, 0);
     i8042_init(&p->kbc, b, &irq1, &irq12, &a20_keyboard, &reset); /* 0x60 0x64 */
+    typing_init(&p->typing, m);
 
     /* COM1 to COM4 */
     int r = init_serial(p, c, e);
@@ -441,6 +442,7 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
 
 void pc_fini(struct pc *p)
 {
+    typing_fini(&p->typing);
     firmware_fini(p);
     if (p->has_exit_port) {
         test_dev_fini(&p->test_dev);

@@ -30,6 +30,7 @@
 #include "machine/cards.h"
 #include "machine/config.h"
 #include "machine/disks.h"
+#include "machine/screen.h"
 #include "machine/serial.h"
 
 struct machine;
@@ -66,6 +67,7 @@ struct pc {
     struct port92 port92;
     struct irq_or a20; /* high: address line 20 passes; inputs: keyboard controller, port 0x92 */
     struct i8042 kbc;
+    struct typing typing; /* keys for it, from outside */
     struct uart uart[MACHINE_SERIAL_PORTS];
     struct serial serial[MACHINE_SERIAL_PORTS];
     struct fw_cfg fw_cfg;

@@ -304,6 +304,8 @@ void i8042_key(struct i8042 *k, unsigned key, bool down)
     refill(k);
 }
 
+bool i8042_key_room(const struct i8042 *k) { return ps2_keyboard_room(&k->keyboard); }
+
 void i8042_mouse(struct i8042 *k, int dx, int dy, int dz, unsigned buttons)
 {
     ps2_mouse_move(&k->mouse, dx, dy, dz, buttons);

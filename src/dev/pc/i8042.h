@@ -38,6 +38,8 @@ void i8042_fini(struct i8042 *k);
 /* From the screen. key: as in ps2.h. Auto
  * repeat is the caller's: a key that is down and comes down again repeats. */
 void i8042_key(struct i8042 *k, unsigned key, bool down);
+/* Would the keyboard keep any key now? */
+bool i8042_key_room(const struct i8042 *k);
 /* Relative motion (y grows downwards), wheel clicks (towards the user is positive), buttons:
  * PS2_BUTTON_* held now. */
 void i8042_mouse(struct i8042 *k, int dx, int dy, int dz, unsigned buttons);

@@ -63,6 +63,8 @@ struct ps2_mouse {
 void ps2_keyboard_reset(struct ps2_keyboard *k);
 void ps2_keyboard_write(struct ps2_keyboard *k, uint8_t byte);
 void ps2_keyboard_key(struct ps2_keyboard *k, unsigned key, bool down);
+/* There is room for any one key. */
+bool ps2_keyboard_room(const struct ps2_keyboard *k);
 bool ps2_keyboard_take(struct ps2_keyboard *k, uint8_t *byte);
 
 void ps2_mouse_reset(struct ps2_mouse *m);

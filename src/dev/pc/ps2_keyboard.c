@@ -13,6 +13,7 @@
 #include "dev/pc/ps2.h"
 
 #define KEY_ROOM 16u /* of the queue; the rest is for answers */
+#define KEY_BYTES_MAX 8u /* of one key: Pause in set 2 */
 #define PREFIX_EXTENDED 0xe0u
 #define PREFIX_BREAK 0xf0u
 #define BREAK1 0x80u          /* set 1: make code with this bit */
@@ -170,7 +171,7 @@ static size_t encode_special(uint8_t *out, unsigned set, unsigned key, bool down
 
 void ps2_keyboard_key(struct ps2_keyboard *k, unsigned key, bool down)
 {
-    uint8_t bytes[8];
+    uint8_t bytes[KEY_BYTES_MAX];
     size_t n;
     if (!k->scanning || key > 0xff || set2_code(key & 0x7f) == 0) {
         return;
@@ -196,6 +197,11 @@ void ps2_keyboard_key(struct ps2_keyboard *k, unsigned key, bool down)
         uint8_t overrun = k->set == 1 ? 0xff : 0x00;
         ps2_queue_put(&k->out, &overrun, 1);
     }
+}
+
+bool ps2_keyboard_room(const struct ps2_keyboard *k)
+{
+    return k->out.count + KEY_BYTES_MAX <= KEY_ROOM;
 }
 
 bool ps2_keyboard_take(struct ps2_keyboard *k, uint8_t *byte)
