@@ -21,7 +21,6 @@ enum ide_config { REG_IDETIM = 0x40, REG_SIDETIM = 0x44 };
 
 enum ide_reg { REG_DATA, REG_ERROR, REG_COUNT, REG_LOW, REG_MID, REG_HIGH, REG_DEVICE, REG_STATUS };
 enum ide_control { CONTROL_NIEN = 0x02, CONTROL_SRST = 0x04, CONTROL_HOB = 0x80 };
-enum ide_any_command { CMD_DEVICE_RESET = 0x08, CMD_DIAGNOSTICS = 0x90 };
 
 static struct ide_drive *selected(struct ide_channel *c) { return &c->drive[c->selected]; }
 
@@ -38,101 +37,14 @@ static void update_irq(struct ide_channel *c)
     irq_set(&c->irq_line, selected(c)->irq && !(c->control & CONTROL_NIEN));
 }
 
-void ide_raise(struct ide_drive *d)
+static void raise_irq(struct ide_drive *d)
 {
-    struct ide_channel *c = d->channel;
+    struct ide_channel *c = d->controller;
     d->irq = true;
     if (d == selected(c) && !(c->control & CONTROL_NIEN)) {
         c->bm_status |= BM_INTERRUPT;
     }
     update_irq(c);
-}
-
-/* -- Commands ---------------------------------------------------------------------------------- */
-void ide_finish(struct ide_drive *d)
-{
-    d->phase = PHASE_IDLE;
-    d->status = ST_READY;
-    ide_raise(d);
-}
-
-void ide_fail(struct ide_drive *d, uint8_t error)
-{
-    d->phase = PHASE_IDLE;
-    d->status = ST_READY | ST_ERR;
-    d->error = error;
-    ide_raise(d);
-}
-
-void ide_show_block(struct ide_drive *d, enum ide_phase phase, uint32_t block)
-{
-    uint32_t left = d->end - d->at;
-    d->block_end = d->at + (block < left ? block : left);
-    d->phase = (uint8_t)phase;
-    d->status = ST_READY | ST_DRQ;
-}
-
-static void request_done(struct block_request *r)
-{
-    struct ide_drive *d = r->ctx;
-    d->in_flight = false;
-    if (!d->cancelled) {
-        d->then(d, r->result);
-    }
-}
-
-void ide_submit(struct ide_drive *d, enum block_op op, uint64_t offset, uint32_t bytes,
-                void (*then)(struct ide_drive *d, int result))
-{
-    d->phase = PHASE_BUSY;
-    d->status = ST_BSY;
-    d->then = then;
-    d->in_flight = true;
-    d->cancelled = false;
-    d->rq = (struct block_request){
-        .op = op,
-        .fua = op == BLOCK_OP_WRITE && !d->write_cache,
-        .offset = offset,
-        .len = bytes,
-        .buf = d->data,
-        .done = request_done,
-        .ctx = d,
-    };
-    block_submit(d->queue, &d->rq);
-}
-
-/* Wait for what is under way, and forget it. */
-static void cancel(struct ide_drive *d)
-{
-    if (d->in_flight) {
-        d->cancelled = true;
-        block_queue_drain(d->queue);
-        d->in_flight = false;
-    }
-    d->phase = PHASE_IDLE;
-}
-
-/* What a reset leaves in the registers (ATA-7 volume 1, 5.18). */
-void ide_signature(struct ide_drive *d)
-{
-    d->count[0] = d->low[0] = 1;
-    d->mid[0] = d->kind == IDE_CD ? 0x14 : 0;
-    d->high[0] = d->kind == IDE_CD ? 0xeb : 0;
-    d->device &= DEVICE_SLAVE;
-    d->error = 1; /* diagnostics passed */
-    d->status = d->kind == IDE_CD ? 0 : ST_READY;
-}
-
-static void reset_drive(struct ide_drive *d)
-{
-    cancel(d);
-    d->irq = false;
-    d->feature = d->command = 0;
-    d->count[1] = d->low[1] = d->mid[1] = d->high[1] = 0;
-    d->multiple = IDE_MULTIPLE_MAX;
-    d->at = d->block_end = d->end = 0;
-    d->left = 0;
-    ide_signature(d);
 }
 
 static void run_command(struct ide_channel *c, uint8_t command)
@@ -141,33 +53,26 @@ static void run_command(struct ide_channel *c, uint8_t command)
     c->control &= (uint8_t)~CONTROL_HOB;
     if (command == CMD_DIAGNOSTICS && !empty(c)) {
         for (unsigned n = 0; n < IDE_DRIVES; n++) {
-            reset_drive(&c->drive[n]);
+            ide_drive_reset(&c->drive[n]);
         }
         c->selected = 0;
-        ide_raise(&c->drive[0]);
+        raise_irq(&c->drive[0]);
         return;
     }
     if (!present(d)) {
         return;
     }
     if (command == CMD_DEVICE_RESET && d->kind == IDE_CD) {
-        reset_drive(d);
+        ide_drive_reset(d);
         return;
     }
     if (d->status & (ST_BSY | ST_DRQ)) {
         log_guest("ide", "command %#x while %#x is in progress", command, d->command);
         return;
     }
-    d->command = command;
     d->irq = false;
     update_irq(c);
-    d->error = 0;
-    d->status = ST_READY;
-    if (d->kind == IDE_CD) {
-        ide_atapi_command(d);
-    } else {
-        ide_ata_command(d);
-    }
+    ide_drive_command(d, command);
 }
 
 /* -- Task file --------------------------------------------------------------------------------- */
@@ -244,15 +149,6 @@ static uint8_t read_reg(struct ide_channel *c, unsigned reg)
 }
 
 /* -- Data register ----------------------------------------------------------------------------- */
-static void block_done(struct ide_drive *d)
-{
-    if (d->kind == IDE_CD) {
-        ide_atapi_block_done(d);
-    } else {
-        ide_ata_block_done(d);
-    }
-}
-
 static uint64_t read_data(struct ide_drive *d, unsigned size)
 {
     uint64_t v = 0;
@@ -263,7 +159,7 @@ static uint64_t read_data(struct ide_drive *d, unsigned size)
         v |= (uint64_t)d->data[d->at++] << 8 * i;
     }
     if (d->at == d->block_end) {
-        block_done(d);
+        ide_drive_block_done(d);
     }
     return v;
 }
@@ -277,7 +173,7 @@ static void write_data(struct ide_drive *d, unsigned size, uint64_t v)
         d->data[d->at++] = (uint8_t)(v >> 8 * i);
     }
     if (d->at == d->block_end) {
-        block_done(d);
+        ide_drive_block_done(d);
     }
 }
 
@@ -323,7 +219,7 @@ static void control_write(void *dev, uint64_t offset, unsigned size, uint64_t va
     uint8_t fallen = c->control & ~(uint8_t)value;
     c->control = (uint8_t)value & (CONTROL_NIEN | CONTROL_SRST | CONTROL_HOB);
     for (unsigned n = 0; n < IDE_DRIVES && ((risen | fallen) & CONTROL_SRST); n++) {
-        reset_drive(&c->drive[n]);
+        ide_drive_reset(&c->drive[n]);
         if (risen & CONTROL_SRST) {
             c->drive[n].status = ST_BSY;
         }
@@ -369,27 +265,8 @@ void ide_firmware_setup(struct ide *i)
     update_decode(i);
 }
 
-static const struct state_field drive_state[] = {
-    STATE(struct ide_drive, status),          STATE(struct ide_drive, error),
-    STATE(struct ide_drive, feature),         STATE(struct ide_drive, device),
-    STATE_ARRAY(struct ide_drive, count),     STATE_ARRAY(struct ide_drive, low),
-    STATE_ARRAY(struct ide_drive, mid),       STATE_ARRAY(struct ide_drive, high),
-    STATE(struct ide_drive, command),         STATE(struct ide_drive, phase),
-    STATE(struct ide_drive, multiple),        STATE(struct ide_drive, heads),
-    STATE(struct ide_drive, spt),             STATE(struct ide_drive, transfer_mode),
-    STATE(struct ide_drive, write_cache),     STATE(struct ide_drive, irq),
-    STATE(struct ide_drive, lba),             STATE(struct ide_drive, left),
-    STATE(struct ide_drive, at),              STATE(struct ide_drive, block_end),
-    STATE(struct ide_drive, end),             STATE_ARRAY(struct ide_drive, packet),
-    STATE(struct ide_drive, packet_dma),      STATE(struct ide_drive, packet_limit),
-    STATE(struct ide_drive, sense_key),       STATE(struct ide_drive, sense_code),
-    STATE(struct ide_drive, sense_qualifier), STATE(struct ide_drive, locked),
-    STATE(struct ide_drive, ejected),         STATE_BYTES(struct ide_drive, data),
-    STATE_END,
-};
-
 static const struct state_field channel_state[] = {
-    STATE_STRUCTS(struct ide_channel, drive, drive_state),
+    STATE_STRUCTS(struct ide_channel, drive, ide_drive_state),
     STATE(struct ide_channel, selected),
     STATE(struct ide_channel, control),
     STATE(struct ide_channel, bm_command),
@@ -422,15 +299,7 @@ static void ide_reset(void *dev)
         c->bm_table = c->prd_at = c->prd_addr = c->prd_left = 0;
         c->prd_last = false;
         for (unsigned m = 0; m < IDE_DRIVES; m++) {
-            struct ide_drive *d = &c->drive[m];
-            d->device = 0;
-            reset_drive(d);
-            d->heads = 16;
-            d->spt = 63;
-            d->transfer_mode = 0;
-            d->write_cache = true;
-            d->sense_key = d->sense_code = d->sense_qualifier = 0;
-            d->locked = d->ejected = d->packet_dma = false;
+            ide_drive_power_on(&c->drive[m]);
         }
         update_irq(c);
     }
@@ -442,20 +311,8 @@ static void ide_quiesce(void *dev)
 {
     struct ide *i = dev;
     for (unsigned n = 0; n < IDE_CHANNELS * IDE_DRIVES; n++) {
-        struct ide_drive *d = &i->channel[n / IDE_DRIVES].drive[n % IDE_DRIVES];
-        while (d->in_flight) {
-            block_queue_drain(d->queue);
-        }
+        ide_drive_drain(&i->channel[n / IDE_DRIVES].drive[n % IDE_DRIVES]);
     }
-}
-
-static bool drive_valid(const struct ide_drive *d)
-{
-    return d->phase < PHASES && d->phase != PHASE_BUSY && d->at <= d->block_end &&
-           d->block_end <= d->end && d->end <= IDE_DATA_BYTES && d->heads >= 1 &&
-           d->heads <= 16 && d->spt >= 1 && d->multiple <= IDE_MULTIPLE_MAX &&
-           (present(d) || d->phase == PHASE_IDLE) && d->lba <= d->sectors &&
-           d->left <= d->sectors - d->lba;
 }
 
 static int ide_post_load(void *dev, struct err *e)
@@ -468,14 +325,9 @@ static int ide_post_load(void *dev, struct err *e)
     for (unsigned n = 0; n < IDE_CHANNELS; n++) {
         struct ide_channel *c = &i->channel[n];
         for (unsigned m = 0; m < IDE_DRIVES; m++) {
-            struct ide_drive *d = &c->drive[m];
-            if (d->in_flight) { /* of the life before */
-                d->cancelled = true;
-                block_queue_drain(d->queue);
-                d->in_flight = false;
-            }
+            ide_drive_forget(&c->drive[m]); /* requests of the life before */
         }
-        if (c->selected >= IDE_DRIVES || !drive_valid(&c->drive[0]) || !drive_valid(&c->drive[1])) {
+        if (c->selected >= IDE_DRIVES || !ide_drive_valid(&c->drive[0]) || !ide_drive_valid(&c->drive[1])) {
             return err_set(e, -EINVAL, "impossible state");
         }
         update_irq(c);
@@ -494,20 +346,12 @@ static const struct dev_class ide_class = {
     .quiesce = ide_quiesce,
 };
 
-static void init_drive(struct ide_drive *d, const struct ide_drive_config *cfg)
-{
-    d->kind = cfg->kind;
-    d->queue = cfg->queue;
-    d->readonly = cfg->readonly;
-    if (cfg->serial != NULL) {
-        size_t n = strnlen(cfg->serial, sizeof d->serial - 1);
-        memcpy(d->serial, cfg->serial, n);
-    }
-    if (d->queue != NULL) {
-        unsigned sector = d->kind == IDE_CD ? IDE_CD_SECTOR : IDE_SECTOR;
-        d->sectors = block_size(block_queue_block(d->queue)) / sector;
-    }
-}
+static const struct ide_drive_host host = {
+    .raise = raise_irq,
+    .dma_ready = ide_dma_ready,
+    .dma = ide_dma,
+    .dma_done = ide_dma_done,
+};
 
 void ide_init(struct ide *i, struct bus *b, struct pci_bus *pci, const struct irq irq[IDE_CHANNELS],
               const struct ide_drive_config drives[IDE_CHANNELS][IDE_DRIVES])
@@ -531,9 +375,7 @@ void ide_init(struct ide *i, struct bus *b, struct pci_bus *pci, const struct ir
         c->command_ports = bus_add_port(b, command_base[n], 8, &command_ops, c);
         c->control_ports = bus_add_port(b, control_base[n], 1, &control_ops, c);
         for (unsigned m = 0; m < IDE_DRIVES; m++) {
-            c->drive[m].channel = c;
-            c->drive[m].number = m;
-            init_drive(&c->drive[m], &drives[n][m]);
+            ide_drive_init(&c->drive[m], &drives[n][m], &host, c, m);
         }
     }
     ide_reset(i);
@@ -542,7 +384,7 @@ void ide_init(struct ide *i, struct bus *b, struct pci_bus *pci, const struct ir
 void ide_fini(struct ide *i)
 {
     for (unsigned n = 0; n < IDE_CHANNELS * IDE_DRIVES; n++) {
-        cancel(&i->channel[n / IDE_DRIVES].drive[n % IDE_DRIVES]);
+        ide_drive_forget(&i->channel[n / IDE_DRIVES].drive[n % IDE_DRIVES]);
     }
     pci_func_fini(&i->pci);
     dev_unregister(&i->pci.dev);

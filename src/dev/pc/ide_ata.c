@@ -146,7 +146,7 @@ static void pio_read_done(struct ide_drive *d, int result)
     }
     taken(d, d->end);
     ide_show_block(d, PHASE_IN, block_bytes(d));
-    ide_raise(d);
+    d->host->raise(d);
 }
 
 static void pio_read(struct ide_drive *d)
@@ -175,7 +175,7 @@ static void pio_write_done(struct ide_drive *d, int result)
         return;
     }
     pio_write(d);
-    ide_raise(d);
+    d->host->raise(d);
 }
 
 void ide_ata_block_done(struct ide_drive *d)
@@ -184,7 +184,7 @@ void ide_ata_block_done(struct ide_drive *d)
         ide_submit(d, BLOCK_OP_WRITE, d->lba * IDE_SECTOR, d->end, pio_write_done);
     } else if (d->at < d->end) {
         ide_show_block(d, PHASE_IN, block_bytes(d));
-        ide_raise(d);
+        d->host->raise(d);
     } else if (d->left != 0) {
         pio_read(d);
     } else {
@@ -196,7 +196,7 @@ void ide_ata_block_done(struct ide_drive *d)
 /* -- DMA --------------------------------------------------------------------------------------- */
 static void dma_over(struct ide_drive *d)
 {
-    ide_dma_done(d->channel);
+    d->host->dma_done(d);
     ide_finish(d);
 }
 
@@ -213,7 +213,7 @@ static void dma_go_on(struct ide_drive *d)
 
 static void dma_read_done(struct ide_drive *d, int result)
 {
-    if (result < 0 || !ide_dma_to_memory(d, d->end)) {
+    if (result < 0 || !d->host->dma(d, d->end, IDE_TO_MEMORY)) {
         ide_fail(d, result < 0 ? error_of(result) : ER_ABRT);
         return;
     }
@@ -268,7 +268,7 @@ void ide_ata_dma(struct ide_drive *d)
         ide_submit(d, BLOCK_OP_READ, d->lba * IDE_SECTOR, d->end, dma_read_done);
         return;
     }
-    if (!ide_dma_from_memory(d, d->end)) {
+    if (!d->host->dma(d, d->end, IDE_FROM_MEMORY)) {
         ide_fail(d, ER_ABRT);
     } else if (d->command == CMD_DATA_SET_MANAGEMENT) {
         d->left = 0;
@@ -283,7 +283,7 @@ static void start_dma(struct ide_drive *d, enum ide_phase phase)
 {
     d->phase = (uint8_t)phase;
     d->status = ST_READY | ST_DRQ;
-    ide_dma_ready(d);
+    d->host->dma_ready(d);
 }
 
 /* -- Reading and writing ----------------------------------------------------------------------- */
@@ -350,7 +350,7 @@ static void identify(struct ide_drive *d)
     d->at = 0;
     d->end = IDE_SECTOR;
     ide_show_block(d, PHASE_IN, IDE_SECTOR);
-    ide_raise(d);
+    d->host->raise(d);
 }
 
 static void verify(struct ide_drive *d, enum address_size size)

@@ -84,7 +84,7 @@ static void show(struct ide_drive *d)
     d->count[0] = REASON_TO_HOST;
     d->mid[0] = (uint8_t)n;
     d->high[0] = (uint8_t)(n >> 8);
-    ide_raise(d);
+    d->host->raise(d);
 }
 
 /* len bytes of data are the answer, of which the host allocated so many. */
@@ -99,7 +99,7 @@ static void reply(struct ide_drive *d, uint32_t len, uint32_t allocated)
         d->phase = PHASE_DMA_IN;
         d->status = ST_READY | ST_DRQ;
         d->count[0] = REASON_TO_HOST;
-        ide_dma_ready(d);
+        d->host->dma_ready(d);
     } else {
         show(d);
     }
@@ -121,12 +121,12 @@ static void fetched(struct ide_drive *d, int result)
         show(d);
         return;
     }
-    if (!ide_dma_to_memory(d, d->end)) {
+    if (!d->host->dma(d, d->end, IDE_TO_MEMORY)) {
         fail(d, ILLEGAL_REQUEST, ASC_INVALID_FIELD);
     } else if (d->left != 0) {
         fetch(d);
     } else {
-        ide_dma_done(d->channel);
+        d->host->dma_done(d);
         succeed(d);
     }
 }
@@ -153,7 +153,7 @@ static void read_sectors(struct ide_drive *d, uint32_t lba, uint32_t count)
         d->at = d->block_end = d->end = 0;
         d->phase = PHASE_DMA_IN;
         d->status = ST_READY | ST_DRQ;
-        ide_dma_ready(d);
+        d->host->dma_ready(d);
     } else {
         fetch(d);
     }
@@ -163,8 +163,8 @@ void ide_atapi_dma(struct ide_drive *d)
 {
     if (d->left != 0) {
         fetch(d);
-    } else if (ide_dma_to_memory(d, d->end)) {
-        ide_dma_done(d->channel);
+    } else if (d->host->dma(d, d->end, IDE_TO_MEMORY)) {
+        d->host->dma_done(d);
         succeed(d);
     } else {
         fail(d, ILLEGAL_REQUEST, ASC_INVALID_FIELD);
@@ -513,7 +513,7 @@ void ide_atapi_command(struct ide_drive *d)
         d->packet_limit = IDE_SECTOR;
         d->end = IDE_SECTOR;
         ide_show_block(d, PHASE_IN, IDE_SECTOR);
-        ide_raise(d);
+        d->host->raise(d);
         break;
     case CMD_SET_FEATURES:
         if (d->feature == 0x03) {

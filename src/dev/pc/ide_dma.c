@@ -21,24 +21,16 @@ static bool running(const struct ide_channel *c)
            pci_bus_master(&c->ide->pci);
 }
 
-static void go(struct ide_drive *d)
-{
-    if (d->kind == IDE_CD) {
-        ide_atapi_dma(d);
-    } else {
-        ide_ata_dma(d);
-    }
-}
-
 void ide_dma_ready(struct ide_drive *d)
 {
-    if (running(d->channel)) {
-        go(d);
+    if (running(d->controller)) {
+        ide_drive_dma(d);
     }
 }
 
-void ide_dma_done(struct ide_channel *c)
+void ide_dma_done(struct ide_drive *d)
 {
+    struct ide_channel *c = d->controller;
     /* A table with more to it leaves the engine active: it wants more from the drive. */
     if (c->prd_last && c->prd_left == 0) {
         c->bm_status &= (uint8_t)~BM_ACTIVE;
@@ -62,9 +54,9 @@ static bool next_region(struct ide_channel *c)
     return true;
 }
 
-static bool transfer(struct ide_drive *d, uint32_t bytes, enum bm_command direction)
+bool ide_dma(struct ide_drive *d, uint32_t bytes, enum ide_direction direction)
 {
-    struct ide_channel *c = d->channel;
+    struct ide_channel *c = d->controller;
     struct gmem *mem = c->ide->mem;
     bool good = running(c);
     for (uint32_t at = 0; at < bytes && good;) {
@@ -74,7 +66,7 @@ static bool transfer(struct ide_drive *d, uint32_t bytes, enum bm_command direct
         }
         uint32_t n = c->prd_left < bytes - at ? c->prd_left : bytes - at;
         /* Where there is no RAM, data vanishes and zeroes are read. */
-        if (direction == BM_TO_MEMORY) {
+        if (direction == IDE_TO_MEMORY) {
             int r = gmem_write(mem, c->prd_addr, d->data + at, n);
             (void)r;
         } else if (gmem_read(mem, c->prd_addr, d->data + at, n) < 0) {
@@ -90,13 +82,6 @@ static bool transfer(struct ide_drive *d, uint32_t bytes, enum bm_command direct
     return good;
 }
 
-bool ide_dma_to_memory(struct ide_drive *d, uint32_t bytes)
-{
-    return transfer(d, bytes, BM_TO_MEMORY);
-}
-
-bool ide_dma_from_memory(struct ide_drive *d, uint32_t bytes) { return transfer(d, bytes, 0); }
-
 /* -- Registers --------------------------------------------------------------------------------- */
 static void write_command(struct ide_channel *c, uint8_t v)
 {
@@ -109,7 +94,7 @@ static void write_command(struct ide_channel *c, uint8_t v)
         c->bm_status |= BM_ACTIVE;
         struct ide_drive *d = &c->drive[c->selected];
         if ((d->phase == PHASE_DMA_IN || d->phase == PHASE_DMA_OUT) && running(c)) {
-            go(d);
+            ide_drive_dma(d);
         }
     } else if (old & ~v & BM_START) {
         c->bm_status &= (uint8_t)~BM_ACTIVE;

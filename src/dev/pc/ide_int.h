@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the files of the IDE controller share (ATA-7, INCITS 397; ATAPI of MMC-3).
+ * What the files of drives and their controllers share (ATA-7, INCITS 397; ATAPI of MMC-3).
  */
 #ifndef SOSIA_DEV_PC_IDE_INT_H
 #define SOSIA_DEV_PC_IDE_INT_H
@@ -43,9 +43,26 @@ enum ide_phase {
 enum bm_status { BM_ACTIVE = 0x01, BM_ERROR = 0x02, BM_INTERRUPT = 0x04 };
 enum bm_command { BM_START = 0x01, BM_TO_MEMORY = 0x08 };
 
-/* -- ide.c */
-void ide_raise(struct ide_drive *d);
-/* The command is over. */
+/* Commands of both kinds of drive that are the controller's business. */
+enum ide_any_command { CMD_DEVICE_RESET = 0x08, CMD_DIAGNOSTICS = 0x90 };
+
+/* -- ide_drive.c, for controllers */
+void ide_drive_init(struct ide_drive *d, const struct ide_drive_config *cfg,
+                    const struct ide_drive_host *host, void *controller, unsigned number);
+void ide_drive_power_on(struct ide_drive *d);
+void ide_drive_reset(struct ide_drive *d); /* software reset */
+/* Start a command; the registers hold its parameters. */
+void ide_drive_command(struct ide_drive *d, uint8_t command);
+void ide_drive_block_done(struct ide_drive *d); /* data came or went up to block_end */
+void ide_drive_dma(struct ide_drive *d);        /* the bus master runs */
+/* Wait for the request under way, and forget its result. */
+void ide_drive_forget(struct ide_drive *d);
+/* Finish the command under way as far as it goes without the guest. */
+void ide_drive_drain(struct ide_drive *d);
+bool ide_drive_valid(const struct ide_drive *d);
+extern const struct state_field ide_drive_state[];
+
+/* -- ide_drive.c, for command sets. The command is over: */
 void ide_finish(struct ide_drive *d);
 void ide_fail(struct ide_drive *d, uint8_t error);
 /* Show [at, at + block bytes, at most end) of data with DRQ. */
@@ -55,20 +72,16 @@ void ide_submit(struct ide_drive *d, enum block_op op, uint64_t offset, uint32_t
                 void (*then)(struct ide_drive *d, int result));
 void ide_signature(struct ide_drive *d);
 
-/* -- ide_dma.c */
-/* A transfer is ready: goes on when the bus master is started, or at once. */
+/* -- ide_dma.c: the bus master of the IDE function */
 void ide_dma_ready(struct ide_drive *d);
-/* Copy between data and the memory that the descriptors name. False: they end too early, or lead
- * nowhere; the bus master has stopped then. */
-bool ide_dma_to_memory(struct ide_drive *d, uint32_t bytes);
-bool ide_dma_from_memory(struct ide_drive *d, uint32_t bytes);
-void ide_dma_done(struct ide_channel *c);
+bool ide_dma(struct ide_drive *d, uint32_t bytes, enum ide_direction direction);
+void ide_dma_done(struct ide_drive *d);
 extern const struct region_ops ide_bm_ops;
 
 /* -- ide_ata.c, ide_identify.c: disks */
 void ide_ata_command(struct ide_drive *d);
-void ide_ata_block_done(struct ide_drive *d); /* the data register reached block_end */
-void ide_ata_dma(struct ide_drive *d);        /* the bus master runs */
+void ide_ata_block_done(struct ide_drive *d);
+void ide_ata_dma(struct ide_drive *d);
 void ide_identify_disk(struct ide_drive *d);
 void ide_identify_cd(struct ide_drive *d);
 
