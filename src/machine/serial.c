@@ -10,13 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/unixsock.h"
 
 /* -- Input: ring to uart -------------------------------------------------------------------- */
 
@@ -243,44 +242,13 @@ static int open_file(struct serial *s, struct err *e)
     return 0;
 }
 
-/* A socket left by a VM that died is in nobody's use; one that answers is. */
-static bool stale_socket(const struct sockaddr_un *a)
-{
-    struct stat st;
-    if (lstat(a->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode)) {
-        return false;
-    }
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool stale = fd >= 0 && connect(fd, (const struct sockaddr *)a, sizeof *a) < 0 &&
-                 errno == ECONNREFUSED;
-    if (fd >= 0) {
-        close(fd);
-    }
-    return stale;
-}
-
 static int open_unix(struct serial *s, struct err *e)
 {
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
-    if (strlen(s->path) >= sizeof a.sun_path) {
-        return err_set(e, -ENAMETOOLONG, "%s: too long for a socket's path", s->path);
-    }
-    strcpy(a.sun_path, s->path);
-    if (stale_socket(&a)) {
-        unlink(s->path);
-    }
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (const struct sockaddr *)&a, sizeof a) < 0) {
-        int error = errno;
-        if (fd >= 0) {
-            close(fd);
-        }
-        return err_set(e, -error, "%s: %s", s->path, strerror(error));
+    int fd = unix_listen(s->path, 0777, 1, e);
+    if (fd < 0) {
+        return fd;
     }
     s->listen_fd = fd;
-    if (listen(fd, 1) < 0) {
-        return err_set(e, -errno, "%s: %s", s->path, strerror(errno));
-    }
     s->listen_watch = loop_fd_add(s->loop, fd, LOOP_READ, on_connect, s);
     return s->listen_watch != NULL ? 0 : err_set(e, -errno, "%s: %s", s->path, strerror(errno));
 }

@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,6 +22,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/unixsock.h"
 #include "net/packet.h"
 
 #define LENGTH_BYTES 4u
@@ -182,24 +182,6 @@ static const struct net_class passt_class = {
 };
 
 /* -- Making ------------------------------------------------------------------------------------ */
-static int connect_to(const char *path, struct err *e)
-{
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
-    if (strlen(path) >= sizeof a.sun_path) {
-        return err_set(e, -ENAMETOOLONG, "%s: too long for a socket's path", path);
-    }
-    strcpy(a.sun_path, path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (const struct sockaddr *)&a, sizeof a) < 0) {
-        int error = errno;
-        if (fd >= 0) {
-            close(fd);
-        }
-        return err_set(e, -error, "%s: %s", path, strerror(error));
-    }
-    return fd;
-}
-
 static char *forward_text(const struct net_forward *f)
 {
     char addr[INET_ADDRSTRLEN];
@@ -259,7 +241,7 @@ int net_passt_new(struct net **out, const char *path, const struct net_user_opti
 {
     struct passt *p = xzalloc(sizeof *p);
     net_init(&p->net, &passt_class);
-    p->fd = path != NULL ? connect_to(path, e) : start(p, o, e);
+    p->fd = path != NULL ? unix_connect(path, e) : start(p, o, e);
     int r = p->fd < 0 ? p->fd : 0;
     if (r == 0) {
         fcntl(p->fd, F_SETFL, fcntl(p->fd, F_GETFL) | O_NONBLOCK);

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -20,6 +19,7 @@
 #include "base/bits.h"
 #include "base/bytes.h"
 #include "base/loop.h"
+#include "base/unixsock.h"
 
 #define QUEUE_RX 0u
 #define QUEUE_TX 1u
@@ -604,44 +604,13 @@ static const struct virtio_class vsock_class = {
     .stop = vsock_stop,
 };
 
-/* Of a process that did not live to remove it. */
-static bool stale(const struct sockaddr_un *a)
-{
-    struct stat st;
-    if (lstat(a->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode)) {
-        return false;
-    }
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool refused = fd >= 0 && connect(fd, (const struct sockaddr *)a, sizeof *a) < 0 &&
-                   errno == ECONNREFUSED;
-    if (fd >= 0) {
-        close(fd);
-    }
-    return refused;
-}
-
 static int listen_at(struct virtio_vsock *d, struct err *e)
 {
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
-    if (strlen(d->path) >= sizeof a.sun_path) {
-        return err_set(e, -ENAMETOOLONG, "%s: too long for a socket's path", d->path);
-    }
-    strcpy(a.sun_path, d->path);
-    if (stale(&a)) {
-        unlink(d->path);
-    }
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (const struct sockaddr *)&a, sizeof a) < 0) {
-        int error = errno;
-        if (fd >= 0) {
-            close(fd);
-        }
-        return err_set(e, -error, "%s: %s", d->path, strerror(error));
+    int fd = unix_listen(d->path, 0777, 16, e);
+    if (fd < 0) {
+        return fd;
     }
     d->listen_fd = fd;
-    if (listen(fd, 16) < 0) {
-        return err_set(e, -errno, "%s: %s", d->path, strerror(errno));
-    }
     d->listen_watch = loop_fd_add(d->loop, fd, LOOP_READ, on_connect, d);
     return d->listen_watch != NULL ? 0 : err_set(e, -errno, "%s: %s", d->path, strerror(errno));
 }
