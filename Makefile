@@ -48,6 +48,11 @@ $(call optional,libzstd,HAVE_ZSTD)
 $(call optional,libnbd,HAVE_LIBNBD)
 $(call optional,liburing,HAVE_LIBURING)
 LEFT_OUT += $(if $(call have,libnbd),,src/block/nbd.c)
+# The control socket, and the commands that go over it, are in JSON.
+$(call optional,jansson,HAVE_JANSSON)
+API_FILES := $(addprefix src/api/,cmd_%.c commands.c events.c frame.c names.c qmp.c server.c) src/cli/control.c
+NO_API    := src/api/none.c src/cli/control_none.c
+LEFT_OUT  += $(if $(call have,jansson),$(NO_API),$(filter $(API_FILES),$(wildcard src/api/*.c src/cli/*.c)))
 
 srcs_of = $(filter-out $(MAIN) $(LEFT_OUT),$(sort $(wildcard src/$(1)/*.c src/$(1)/*.S)))
 objs_of = $(patsubst src/%,$(BUILD)/obj/%.o,$(call srcs_of,$(1))) $(if $(filter cpu,$(1)),$(GEN_OBJS))

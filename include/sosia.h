@@ -246,6 +246,14 @@ uint64_t sosia_vm_instructions(struct sosia_vm *vm);
 int sosia_vm_save(struct sosia_vm *vm, bool ram, void **data, size_t *len, char *error);
 int sosia_vm_load(struct sosia_vm *vm, const void *data, size_t len, char *error);
 
+/* A control socket for a VM (docs/api.md): programs that speak the QEMU Machine Protocol drive it. It
+ * is at path, and where `sosia ls` looks when name is not NULL; either may be. Free it before the
+ * VM. -ENOTSUP: this build has no jansson. error as in sosia_vm_new. */
+struct sosia_api;
+int sosia_api_new(struct sosia_api **out, struct sosia_vm *vm, const char *name, const char *path,
+                  char *error);
+void sosia_api_free(struct sosia_api *api);
+
 /* What this host can do: the n-th engine from 0 on; -ENOENT after the last. Texts are static or
  * written to text (SOSIA_ERROR_BYTES). */
 int sosia_engine_info(unsigned n, const char **name, bool *usable, char *text);

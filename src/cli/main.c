@@ -47,6 +47,8 @@ void run_help(void)
         "      --vsock PATH[,cid=N]         sockets between host and guest\n"
         "      --console stdio|none|file=F|unix=PATH|pty[,name=N]\n"
         "                                   a virtio console, then named ports of it\n"
+        "      --name NAME                  what `sosia ls`, stop, info... know it by\n"
+        "      --api PATH                   a control socket there (QEMU Machine Protocol)\n"
         "      --no-reboot                  a guest reset or triple fault ends the VM, status 2\n"
         "      --exit-port PORT             a write of V there ends the VM, status (V<<1)|1\n"
         "      --bt-cache SIZE              code cache of the bt engine (128M)\n"

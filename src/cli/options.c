@@ -24,6 +24,8 @@ enum long_only {
     OPT_FIRMWARE,
     OPT_UEFI_VARS,
     OPT_SCREENSHOT,
+    OPT_API,
+    OPT_NAME,
     OPT_LATER, /* part of the contract, not built yet */
 };
 
@@ -55,8 +57,8 @@ static const struct option long_options[] = {
     {"firmware", required_argument, NULL, OPT_FIRMWARE},
     {"uefi-vars", required_argument, NULL, OPT_UEFI_VARS},
     {"screenshot", required_argument, NULL, OPT_SCREENSHOT},
-    {"api", required_argument, NULL, OPT_LATER},
-    {"name", required_argument, NULL, OPT_LATER},
+    {"api", required_argument, NULL, OPT_API},
+    {"name", required_argument, NULL, OPT_NAME},
     {NULL, 0, NULL, 0},
 };
 
@@ -234,6 +236,12 @@ static int parse_one(struct run_options *o, int option, const char *name, char *
     case OPT_SCREENSHOT:
         o->screenshot = arg;
         o->config.screen = true;
+        return 0;
+    case OPT_API:
+        o->api = arg;
+        return 0;
+    case OPT_NAME:
+        o->name = arg;
         return 0;
     case OPT_UEFI_VARS:
         o->config.uefi_vars = arg;

@@ -16,6 +16,8 @@ struct run_options {
     struct sosia_serial console[SOSIA_CONSOLES_MAX];
     struct sosia_forward forward[OPTIONS_FORWARDS_MAX];
     unsigned forward_count;
+    const char *name;       /* of the VM, for `sosia ls`; or NULL */
+    const char *api;        /* path of a control socket; or NULL */
     const char *screenshot; /* file made at the end; or NULL */
     int stdio_port;             /* the serial port on the terminal, -1: none */
     int verbose;

@@ -28,6 +28,7 @@
 struct run {
     struct run_options options;
     struct sosia_vm *vm;
+    struct sosia_api *api; /* or NULL */
     struct console console;
     struct output output;
     int event_fd; /* the VM ended, or the output failed */
@@ -232,6 +233,12 @@ static int run_vm(struct run *r)
     if (sosia_vm_new(&r->vm, &r->options.config, error) < 0) {
         return fail(error);
     }
+    const struct run_options *o = &r->options;
+    if ((o->name != NULL || o->api != NULL) &&
+        sosia_api_new(&r->api, r->vm, o->name, o->api, error) < 0) {
+        sosia_vm_free(r->vm);
+        return fail(error);
+    }
     say_ptys(r);
     console_init(&r->console, r->vm, r->options.stdio_port);
     if (r->options.stdio_port >= 0) {
@@ -250,6 +257,7 @@ static int run_vm(struct run *r)
         say_counters(r);
     }
     take_screenshot(r);
+    sosia_api_free(r->api);
     sosia_vm_free(r->vm);
     term_restore();
     return status;

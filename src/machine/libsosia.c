@@ -15,6 +15,7 @@
 #include "display/keys.h"
 #include "machine/machine.h"
 #include "machine/pc.h"
+#include "machine/vm.h"
 
 struct sosia_vm {
     struct machine *machine;
@@ -26,6 +27,8 @@ static void give_error(char *error, const struct err *e)
         snprintf(error, SOSIA_ERROR_BYTES, "%s", e->msg);
     }
 }
+
+struct machine *sosia_vm_machine(struct sosia_vm *vm) { return vm->machine; }
 
 const char *sosia_version(void) { return SOSIA_VERSION_STRING; }
 
@@ -206,11 +209,7 @@ int sosia_vm_reset(struct sosia_vm *vm)
 
 int sosia_vm_power_button(struct sosia_vm *vm)
 {
-    struct machine *m = vm->machine;
-    bus_lock(m->bus);
-    bool heard = pc_press_power(m->pc);
-    bus_unlock(m->bus);
-    return heard ? 0 : -ENOTSUP;
+    return machine_press_power(vm->machine) ? 0 : -ENOTSUP;
 }
 
 int sosia_vm_stop(struct sosia_vm *vm)

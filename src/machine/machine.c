@@ -119,6 +119,7 @@ int machine_new(struct machine **out, const struct machine_config *c, struct err
     pthread_mutex_init(&m->control, NULL);
     pthread_mutex_init(&m->run_lock, NULL);
     pthread_cond_init(&m->run_changed, NULL);
+    pthread_mutex_init(&m->listen_lock, NULL);
     m->hold_bits = HOLD_PAUSE;
     atomic_store(&m->hold, HOLD_PAUSE);
     int r = build(m, c, e);
@@ -171,5 +172,6 @@ void machine_free(struct machine *m)
     pthread_mutex_destroy(&m->control);
     pthread_mutex_destroy(&m->run_lock);
     pthread_cond_destroy(&m->run_changed);
+    pthread_mutex_destroy(&m->listen_lock);
     free(m);
 }

@@ -24,6 +24,7 @@
 #include "cpu/model.h"
 #include "engine/engine.h"
 #include "machine/config.h"
+#include "machine/events.h"
 #include "machine/time.h"
 
 struct pc;
@@ -99,9 +100,11 @@ struct machine {
     unsigned parked;
     bool quit;
     struct machine_end end;
-    bool told; /* callbacks.ended was called */
+    bool guest_reset; /* the reset on its way is the guest's wish */
     uint32_t hold_bits;
     _Atomic uint32_t hold; /* hold_bits, for a look without the lock */
+    pthread_mutex_t listen_lock; /* guards listeners; the innermost lock */
+    struct machine_listener *listeners; /* borrowed */
     /* System management (smm.c): while anybody is in SMM or on the way, only those in SMM run. */
     unsigned smm_running;       /* threads in SMM, or entering, and not parked; run_lock */
     unsigned smm_inside;        /* processors in SMM; run_lock */
@@ -124,6 +127,8 @@ void machine_wait(struct machine *m, struct machine_end *end);
 int machine_get_end(struct machine *m, struct machine_end *end);
 /* Reset soon. No vCPU runs another instruction of the old life after it has seen it. [any] */
 void machine_request_reset(struct machine *m);
+/* Press the power button; false: the guest does not listen to it. Machine lock not held. */
+bool machine_press_power(struct machine *m);
 /* The end, the first one said counts. [any], machine lock held or not. */
 void machine_request_end(struct machine *m, enum machine_reason reason, int status, const char *fmt,
                          ...) PRINTF_LIKE(4, 5);

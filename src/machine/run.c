@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "machine/machine.h"
+#include "machine/pc.h"
 
 /* -- Sleeping in HLT --------------------------------------------------------------------------- */
 
@@ -264,18 +265,25 @@ void machine_threads_stop(struct machine *m)
 void machine_pause(struct machine *m)
 {
     pthread_mutex_lock(&m->control);
+    bool was_paused = machine_paused(m);
     machine_hold(m, HOLD_PAUSE);
     machine_barrier(m);
     bus_lock(m->bus);
     clock_pause(m->clock);
     machine_time_stop(&m->time);
     bus_unlock(m->bus);
+    if (!was_paused) {
+        machine_notify(m, &(struct machine_event){ .kind = MACHINE_EVENT_STOP });
+    }
     pthread_mutex_unlock(&m->control);
 }
 
 void machine_resume(struct machine *m)
 {
     pthread_mutex_lock(&m->control);
+    if (machine_paused(m)) {
+        machine_notify(m, &(struct machine_event){ .kind = MACHINE_EVENT_RESUME });
+    }
     bus_lock(m->bus);
     machine_time_go(&m->time);
     clock_resume(m->clock);
@@ -301,6 +309,15 @@ void machine_look(struct machine *m, void (*fn)(struct machine *m, void *ctx), v
     pthread_mutex_unlock(&m->control);
 }
 
+bool machine_press_power(struct machine *m)
+{
+    bus_lock(m->bus);
+    bool heard = pc_press_power(m->pc);
+    bus_unlock(m->bus);
+    machine_notify(m, &(struct machine_event){ .kind = MACHINE_EVENT_POWERDOWN });
+    return heard;
+}
+
 /* -- End --------------------------------------------------------------------------------------- */
 
 void machine_request_end(struct machine *m, enum machine_reason reason, int status, const char *fmt,
@@ -321,6 +338,10 @@ void machine_request_end(struct machine *m, enum machine_reason reason, int stat
     }
     pthread_mutex_unlock(&m->run_lock);
     kick_all(m);
+    if (first) {
+        machine_notify(m, &(struct machine_event){ .kind = MACHINE_EVENT_SHUTDOWN,
+                                                   .end_reason = reason });
+    }
     if (first && m->callbacks.ended != NULL) {
         m->callbacks.ended(m->callbacks.ctx);
     }
@@ -371,14 +392,23 @@ static void do_reset(void *ctx)
     if (r < 0) {
         machine_request_end(m, MACHINE_FAILED, 1, "after a reset: %s", e.msg);
     }
+    machine_notify(m, &(struct machine_event){ .kind = MACHINE_EVENT_RESET,
+                                               .guest = m->guest_reset });
     machine_release(m, HOLD_RESET);
 }
 
-void machine_request_reset(struct machine *m)
+static void request_reset(struct machine *m, bool guest)
 {
+    pthread_mutex_lock(&m->run_lock);
+    if (!(m->hold_bits & HOLD_RESET)) {
+        m->guest_reset = guest;
+    }
+    pthread_mutex_unlock(&m->run_lock);
     machine_hold(m, HOLD_RESET);
     loop_post(m->loop, do_reset, m);
 }
+
+void machine_request_reset(struct machine *m) { request_reset(m, false); }
 
 void machine_guest_reset(struct machine *m, enum machine_reason reason, const char *text)
 {
@@ -387,5 +417,5 @@ void machine_guest_reset(struct machine *m, enum machine_reason reason, const ch
         return;
     }
     log_info("%s: the machine is reset", text);
-    machine_request_reset(m);
+    request_reset(m, true);
 }

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A command of the control socket is one row of a table and its function. To add some: a file
+ * src/api/cmd_*.c with the table, its name below and in commands.c, a line each in docs/api.md.
+ *
+ * Commands run on the server's thread [api] with no lock held, one at a time, while the guest runs
+ * on; they may call whatever of the machine is for [any] thread and may take a moment: only other
+ * clients wait.
+ */
+#ifndef SOSIA_API_COMMAND_H
+#define SOSIA_API_COMMAND_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct api;
+struct machine;
+
+struct api_call {
+    struct api *api;
+    struct machine *machine;
+    json_t *args;    /* an object that is as the row's params say; borrowed */
+    json_t *result;  /* what to answer: the command's to make; NULL: {} */
+    const char *class; /* of the error; NULL: API_GENERIC_ERROR */
+    struct err e;      /* one line, when the command returns < 0 */
+};
+
+#define API_GENERIC_ERROR "GenericError"
+#define API_COMMAND_NOT_FOUND "CommandNotFound"
+#define API_DEVICE_NOT_ACTIVE "DeviceNotActive"
+#define API_DEVICE_NOT_FOUND "DeviceNotFound"
+
+/* 0 or -errno. */
+typedef int api_fn(struct api_call *c);
+
+struct api_command {
+    const char *name;
+    api_fn *fn;
+    /* "id:str size:int ?force:bool": names and kinds (str int num bool obj arr any); ? before what
+     * may be left out, and ... at the end when others may be given. NULL: none. */
+    const char *params;
+};
+
+/* -- Tables, each ended by a row without a name ------------------------------------------------ */
+extern const struct api_command api_core_commands[]; /* cmd_core.c: the protocol itself */
+extern const struct api_command api_run_commands[];  /* cmd_run.c: running, stopping, the end */
+
+/* The n-th command of all tables; NULL after the last. */
+const struct api_command *api_command(unsigned n);
+const struct api_command *api_find_command(const char *name);
+/* Are the arguments as the row says? */
+MUST_CHECK int api_check_args(const char *params, json_t *args, struct err *e);
+
+/* -- For commands ------------------------------------------------------------------------------ */
+const char *api_string(const struct api_call *c, const char *name); /* NULL: not given */
+bool api_flag(const struct api_call *c, const char *name, bool otherwise);
+int64_t api_integer(const struct api_call *c, const char *name, int64_t otherwise);
+/* A string that may come from a guest or a file system: bytes that are no UTF-8 become '?'. */
+json_t *api_json_text(const char *text);
+/* `return api_refuse(c, -ENOENT, API_DEVICE_NOT_FOUND, "Device '%s' not found", id)` */
+int api_refuse(struct api_call *c, int error, const char *class, const char *fmt, ...)
+    PRINTF_LIKE(4, 5);
+
+const char *api_vm_name(const struct api *a); /* or NULL */
+
+#endif

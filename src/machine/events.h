@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What happens to a machine, for whoever listens: the control socket.
+ */
+#ifndef SOSIA_MACHINE_EVENTS_H
+#define SOSIA_MACHINE_EVENTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct machine;
+
+enum machine_event_kind {
+    MACHINE_EVENT_STOP, /* paused */
+    MACHINE_EVENT_RESUME,
+    MACHINE_EVENT_RESET,
+    MACHINE_EVENT_POWERDOWN, /* somebody pressed the power button */
+    MACHINE_EVENT_SHUTDOWN,  /* it is over */
+};
+
+struct machine_event {
+    enum machine_event_kind kind;
+    bool guest;          /* RESET: the guest wanted it */
+    unsigned end_reason; /* SHUTDOWN: enum machine_reason */
+};
+
+/* Told on whatever thread it happens, with any of the machine's locks held: fn may only take note,
+ * and call nothing of the machine. */
+struct machine_listener {
+    void (*fn)(void *ctx, const struct machine_event *ev);
+    void *ctx;
+    struct machine_listener *next; /* private to events.c */
+};
+
+/* The listener is borrowed until machine_unlisten returns; then fn is not running either. [any] */
+void machine_listen(struct machine *m, struct machine_listener *l);
+void machine_unlisten(struct machine *m, struct machine_listener *l);
+void machine_notify(struct machine *m, const struct machine_event *ev);
+
+#endif
