@@ -47,6 +47,8 @@ $(call optional,zlib,HAVE_ZLIB)
 $(call optional,libzstd,HAVE_ZSTD)
 $(call optional,libnbd,HAVE_LIBNBD)
 $(call optional,liburing,HAVE_LIBURING)
+$(call optional,libvncserver,HAVE_LIBVNCSERVER)
+LEFT_OUT += $(if $(call have,libvncserver),src/display/vnc_none.c,src/display/vnc.c)
 LEFT_OUT += $(if $(call have,libnbd),,src/block/nbd.c)
 # The control socket, and the commands that go over it, are in JSON.
 $(call optional,jansson,HAVE_JANSSON)

@@ -116,6 +116,17 @@ struct sosia_net {
     bool packed;     /* VIRTIO: offer packed rings */
 };
 
+/* Who else sees the screen, beside sosia_vm_screenshot. */
+enum sosia_display_kind { SOSIA_DISPLAY_NONE, SOSIA_DISPLAY_VNC };
+
+struct sosia_display {
+    enum sosia_display_kind kind;
+    const char *address; /* VNC: a numeric one of this host; NULL: 127.0.0.1 */
+    uint16_t port;       /* VNC; 0: any that is free */
+    /* VNC: file whose first line is the password; needed for all addresses but loopback. */
+    const char *password_file;
+};
+
 #define SOSIA_DISKS_MAX 16
 #define SOSIA_NETS_MAX 8
 /* Why a VM came to its end. */
@@ -149,6 +160,7 @@ struct sosia_config {
     const char *firmware;
     const char *uefi_vars; /* file of UEFI's variables, made when missing; NULL: they are lost */
     bool screen;           /* a VGA also for a kernel booted directly; firmware always has one */
+    struct sosia_display display;
     const char *initrd;    /* file; multiboot: "FILE ARGUMENTS,FILE ARGUMENTS..." ; or NULL */
     const char *append;    /* kernel command line; or NULL */
     struct sosia_serial serial[SOSIA_SERIAL_PORTS]; /* the first: CALLBACK, the others NONE */
@@ -228,12 +240,18 @@ long sosia_vm_info(struct sosia_vm *vm, const char *topic, char *text, size_t si
 /* What the screen shows, as a PNG file. -ENODEV: there is none. error as in sosia_vm_new. */
 int sosia_vm_screenshot(struct sosia_vm *vm, const char *path, char *error);
 
+/* Where the screen is shown, "127.0.0.1:5900"; NULL: nowhere. Valid as long as the VM. */
+const char *sosia_vm_display(const struct sosia_vm *vm);
+
 /* A key goes down or comes up. name: QEMU's name of it ("a", "ret", "ctrl"). -EINVAL: there is no
  * such key; -ENOBUFS: too many wait for the guest. */
 int sosia_vm_key(struct sosia_vm *vm, const char *name, bool down);
 /* The mouse moves to the right and down, its wheel turns towards the user, in clicks. buttons that
  * are held: 1 left, 2 right, 4 middle, 8 and 16 those of the thumb. */
 void sosia_vm_pointer(struct sosia_vm *vm, int dx, int dy, int dz, unsigned buttons);
+
+/* Can this build do it? */
+bool sosia_display_built(enum sosia_display_kind kind);
 
 /* The name of the engine in use. */
 const char *sosia_vm_engine(const struct sosia_vm *vm);

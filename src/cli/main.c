@@ -39,7 +39,8 @@ void run_help(void)
         "      --serial stdio|none|file=F|unix=PATH|pty\n"
         "                                   COM1, then COM2... (COM1: stdio, others: none)\n"
         "      --screenshot FILE            at the end: PNG, or text when FILE ends in .txt\n"
-        "      --display none\n"
+        "      --display none|vnc[=[ADDRESS:]PORT][,password=FILE]\n"
+        "                                   VNC: 127.0.0.1:5900; elsewhere a password is needed\n"
         "  -n, --net user[,fwd=tcp:HOSTPORT:GUESTPORT][,restrict]|tap=IF|passt[=PATH]|none\n"
         "            [,model=virtio|e1000][,mac=M]   a network card; none when not given\n"
         "      --rng                        a virtio entropy device\n"
@@ -76,6 +77,7 @@ static int version_main(void)
     /* What a build may have or lack is named here. */
     char parts[128];
     printf("engines: bt, interp; optional parts: %s\n", block_parts(parts, sizeof parts));
+    printf("displays: %snone\n", sosia_display_built(SOSIA_DISPLAY_VNC) ? "vnc, " : "");
     printf("networks: %stap, passt\n", net_user_built() ? "user, " : "");
     return 0;
 }

@@ -155,21 +155,6 @@ static int parse_console(struct run_options *o, char *text, struct err *e)
     return parse_port(o, "--console", &o->console[n], (int)(SOSIA_SERIAL_PORTS + n), text, e);
 }
 
-static int parse_display(const char *text, struct err *e)
-{
-    static const char *const later[] = {"vnc", "web", "window"};
-    if (strcmp(text, "none") == 0) {
-        return 0;
-    }
-    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
-        size_t len = strlen(later[i]);
-        if (strncmp(text, later[i], len) == 0 && (text[len] == '\0' || text[len] == '=')) {
-            return err_set(e, -ENOTSUP, "--display %s is not built yet", later[i]);
-        }
-    }
-    return err_set(e, -EINVAL, "--display: '%s' is not none, vnc, web or window", text);
-}
-
 static int parse_engine(const char *text, struct err *e)
 {
     static const char *const known[] = {"auto", "bt", "kvm", "interp"};
@@ -264,7 +249,7 @@ static int parse_one(struct run_options *o, int option, const char *name, char *
     case OPT_CONSOLE:
         return parse_console(o, arg, e);
     case OPT_DISPLAY:
-        return parse_display(arg, e);
+        return options_display(o, arg, e);
     case OPT_SERIAL:
         return parse_serial(o, (*serials)++, arg, e);
     case OPT_NO_REBOOT:

@@ -32,6 +32,9 @@ MUST_CHECK int options_disk(struct run_options *o, char *text, bool cdrom, struc
 MUST_CHECK int options_vsock(struct run_options *o, char *text, struct err *e);
 MUST_CHECK int options_net(struct run_options *o, char *text, struct err *e);
 
+/* options_display.c: none, vnc[=[ADDRESS:]PORT][,password=FILE]. text is cut up. */
+MUST_CHECK int options_display(struct run_options *o, char *text, struct err *e);
+
 /* options_image.c: IMAGE, which may be a kernel, a disk or a CD-ROM. */
 MUST_CHECK int options_image(struct run_options *o, char *path, struct err *e);
 

@@ -193,6 +193,14 @@ static void say_ptys(struct run *r)
     }
 }
 
+static void say_display(struct run *r)
+{
+    const char *where = sosia_vm_display(r->vm);
+    if (where != NULL) {
+        fprintf(stderr, "sosia: the screen is at vnc://%s\n", where);
+    }
+}
+
 static int write_text(struct run *r, const char *path, char *error)
 {
     static char text[1 << 16];
@@ -240,6 +248,7 @@ static int run_vm(struct run *r)
         return fail(error);
     }
     say_ptys(r);
+    say_display(r);
     console_init(&r->console, r->vm, r->options.stdio_port);
     if (r->options.stdio_port >= 0) {
         term_raw();

@@ -65,6 +65,15 @@ struct nic_config {
     bool packed;
 };
 
+enum display_kind { DISPLAY_NONE, DISPLAY_VNC };
+
+struct display_config {
+    enum display_kind kind;
+    const char *address;       /* VNC: numeric; NULL: 127.0.0.1 */
+    uint16_t port;             /* VNC; 0: any that is free */
+    const char *password_file; /* VNC; NULL: none, and loopback only */
+};
+
 /* Calls out of the machine. Any may be NULL. */
 struct machine_callbacks {
     void *ctx;
@@ -84,6 +93,7 @@ struct machine_config {
     const char *firmware;  /* "bios", "uefi" or a file; NULL: none with a kernel, else bios */
     const char *uefi_vars; /* NULL: lost in the end */
     bool screen; /* a VGA also for a kernel booted directly */
+    struct display_config display;
     const char *initrd;
     const char *append;
     struct serial_config serial[MACHINE_SERIAL_PORTS];

@@ -13,6 +13,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "display/keys.h"
+#include "display/vnc.h"
 #include "machine/machine.h"
 #include "machine/pc.h"
 #include "machine/vm.h"
@@ -51,6 +52,7 @@ _Static_assert((int)SOSIA_SERIAL_PTY == (int)SERIAL_PTY, "serial kinds");
 _Static_assert((int)SOSIA_SERIAL_ABSENT == (int)SERIAL_ABSENT, "serial kinds");
 _Static_assert(SOSIA_SERIAL_PORTS == MACHINE_SERIAL_PORTS, "serial ports");
 
+_Static_assert((int)SOSIA_DISPLAY_VNC == (int)DISPLAY_VNC, "displays");
 _Static_assert((int)SOSIA_DISK_NVME == (int)DISK_NVME, "disk buses");
 _Static_assert((int)SOSIA_NET_PASST == (int)NIC_PASST, "network backends");
 _Static_assert((int)SOSIA_NET_E1000 == (int)NIC_E1000, "network cards");
@@ -135,6 +137,10 @@ int sosia_vm_new(struct sosia_vm **out, const struct sosia_config *config, char 
         .firmware = config->firmware,
         .uefi_vars = config->uefi_vars,
         .screen = config->screen,
+        .display = {.kind = (enum display_kind)config->display.kind,
+                    .address = config->display.address,
+                    .port = config->display.port,
+                    .password_file = config->display.password_file},
         .initrd = config->initrd,
         .append = config->append,
         .rng = config->rng,
@@ -389,4 +395,14 @@ int sosia_vm_key(struct sosia_vm *vm, const char *name, bool down)
 void sosia_vm_pointer(struct sosia_vm *vm, int dx, int dy, int dz, unsigned buttons)
 {
     machine_pointer(vm->machine, dx, dy, dz, buttons);
+}
+
+const char *sosia_vm_display(const struct sosia_vm *vm)
+{
+    return vm->machine->vnc != NULL ? vnc_where(vm->machine->vnc) : NULL;
+}
+
+bool sosia_display_built(enum sosia_display_kind kind)
+{
+    return kind == SOSIA_DISPLAY_NONE || (kind == SOSIA_DISPLAY_VNC && vnc_built());
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "display/vnc.h"
 #include "machine/pc.h"
 
 static int make_cpus(struct machine *m, const struct machine_config *c, struct err *e)
@@ -106,6 +107,9 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
     if (r == 0) {
         r = machine_threads_start(m, e);
     }
+    if (r == 0 && c->display.kind == DISPLAY_VNC) {
+        r = machine_start_vnc(m, &c->display, e);
+    }
     return r;
 }
 
@@ -136,6 +140,7 @@ void machine_free(struct machine *m)
     if (m == NULL) {
         return;
     }
+    vnc_free(m->vnc);
     machine_threads_stop(m);
     if (m->mem != NULL) {
         gmem_set_code_hook(m->mem, NULL, NULL);

@@ -28,6 +28,7 @@
 #include "machine/time.h"
 
 struct pc;
+struct vnc;
 
 /* Addresses from here to 4 GiB are devices'; RAM goes on above. */
 #define MACHINE_PCI_HOLE 0xc0000000ull
@@ -84,6 +85,7 @@ struct machine {
     const struct engine_class *engine_class;
     struct engine *engine;
     struct pc *pc;
+    struct vnc *vnc; /* or NULL */
     /* What reset starts again. */
     struct boot_file kernel;
     struct boot_file *module_files;

@@ -430,7 +430,7 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
     }
     fill_cmos(p);
     r = fill_fw_cfg(p, e);
-    if (r == 0 && (c->kernel == NULL || c->screen)) {
+    if (r == 0 && (c->kernel == NULL || c->screen || c->display.kind != DISPLAY_NONE)) {
         r = firmware_add_vga(p, e); /* slot 2 */
     }
     if (r == 0 && c->kernel == NULL) {

@@ -5,6 +5,7 @@
 
 #include "base/bits.h"
 #include "display/keys.h"
+#include "display/vnc.h"
 #include "machine/machine.h"
 #include "machine/pc.h"
 
@@ -137,4 +138,42 @@ int machine_screendump(struct machine *m, const char *path, struct err *e)
     r = r < 0 ? err_set(e, r, "the machine has no screen") : surface_write_png(&s, path, e);
     surface_free(&s);
     return r;
+}
+
+/* -- Viewers ----------------------------------------------------------------------------------- */
+static int vnc_picture(void *ctx, struct surface *s) { return machine_picture(ctx, s); }
+
+static void vnc_key(void *ctx, unsigned key, bool down)
+{
+    int r = machine_key(ctx, key, down);
+    (void)r; /* a key that nobody reads is lost, as on any keyboard */
+}
+
+static void vnc_pointer(void *ctx, int dx, int dy, int dz, unsigned buttons)
+{
+    machine_pointer(ctx, dx, dy, dz, buttons);
+}
+
+static bool vnc_caps_lock(void *ctx)
+{
+    struct machine *m = ctx;
+    bus_lock(m->bus);
+    bool on = i8042_caps_lock(&m->pc->kbc);
+    bus_unlock(m->bus);
+    return on;
+}
+
+int machine_start_vnc(struct machine *m, const struct display_config *c, struct err *e)
+{
+    const struct vnc_config config = {
+        .address = c->address,
+        .port = c->port,
+        .password_file = c->password_file,
+        .console = { .ctx = m,
+                     .picture = vnc_picture,
+                     .key = vnc_key,
+                     .pointer = vnc_pointer,
+                     .caps_lock = vnc_caps_lock },
+    };
+    return vnc_new(&m->vnc, &config, e);
 }

@@ -48,6 +48,9 @@ int machine_picture(struct machine *m, struct surface *s);
 /* The same as a PNG file. */
 MUST_CHECK int machine_screendump(struct machine *m, const char *path, struct err *e);
 
+struct display_config;
+MUST_CHECK int machine_start_vnc(struct machine *m, const struct display_config *c, struct err *e);
+
 /* Set-up and end; machine lock held. */
 void typing_init(struct typing *t, struct machine *m);
 void typing_fini(struct typing *t);

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -72,6 +73,23 @@ def guest(name, file="vmlinuz"):
 def initrd(out, *args):
     subprocess.run([os.path.join(TOP, "tools/mkinitrd"), *args, "-o", out], check=True)
     return out
+
+
+def grub_iso(out, config, *files):
+    """A CD-ROM that boots by GRUB, with files in /boot; None where there are no tools for it."""
+    modules = "/usr/lib/grub/i386-pc"
+    if not os.path.isdir(modules) or not shutil.which("grub-mkrescue") or not shutil.which("xorriso"):
+        return None
+    top = out + ".d"
+    os.makedirs(os.path.join(top, "boot/grub"))
+    for path in files:
+        shutil.copy(path, os.path.join(top, "boot"))
+    with open(os.path.join(top, "boot/grub/grub.cfg"), "w", encoding="ascii") as f:
+        f.write(config)
+    made = subprocess.run(["grub-mkrescue", "-d", modules, "-o", out, "--locales=", "--fonts=",
+                           "--themes=", "--install-modules=normal iso9660 biosdisk linux echo", top],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    return out if made.returncode == 0 else None
 
 
 def run(*args, timeout=240, stdin=b"", env=None):

@@ -306,6 +306,8 @@ void i8042_key(struct i8042 *k, unsigned key, bool down)
 
 bool i8042_key_room(const struct i8042 *k) { return ps2_keyboard_room(&k->keyboard); }
 
+bool i8042_caps_lock(const struct i8042 *k) { return k->keyboard.leds & PS2_LED_CAPS; }
+
 void i8042_mouse(struct i8042 *k, int dx, int dy, int dz, unsigned buttons)
 {
     ps2_mouse_move(&k->mouse, dx, dy, dz, buttons);

@@ -40,6 +40,8 @@ void i8042_fini(struct i8042 *k);
 void i8042_key(struct i8042 *k, unsigned key, bool down);
 /* Would the keyboard keep any key now? */
 bool i8042_key_room(const struct i8042 *k);
+/* The light for Caps Lock is on. */
+bool i8042_caps_lock(const struct i8042 *k);
 /* Relative motion (y grows downwards), wheel clicks (towards the user is positive), buttons:
  * PS2_BUTTON_* held now. */
 void i8042_mouse(struct i8042 *k, int dx, int dy, int dz, unsigned buttons);

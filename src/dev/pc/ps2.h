@@ -19,6 +19,8 @@
 #define PS2_KEY_PAUSE 0xc6u
 #define PS2_KEY_PRINT 0xb7u
 
+#define PS2_LED_CAPS 4u
+
 enum ps2_button {
     PS2_BUTTON_LEFT = 1,
     PS2_BUTTON_RIGHT = 2,
