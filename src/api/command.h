@@ -48,6 +48,8 @@ struct api_command {
 extern const struct api_command api_core_commands[]; /* cmd_core.c: the protocol itself */
 extern const struct api_command api_run_commands[];  /* cmd_run.c: running, stopping, the end */
 
+extern const struct api_command api_hotplug_commands[]; /* cmd_hotplug.c: what comes and goes */
+
 /* The n-th command of all tables; NULL after the last. */
 const struct api_command *api_command(unsigned n);
 const struct api_command *api_find_command(const char *name);

@@ -12,6 +12,7 @@
 static const struct api_command *const tables[] = {
     api_core_commands,
     api_run_commands,
+    api_hotplug_commands,
 };
 
 const struct api_command *api_command(unsigned n)

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api/events.h"
 
+#include <stdio.h>
+
+#include "api/command.h"
 #include "base/bits.h"
 #include "machine/machine.h"
 
 static const char *const names[] = {
     [MACHINE_EVENT_STOP] = "STOP",           [MACHINE_EVENT_RESUME] = "RESUME",
     [MACHINE_EVENT_RESET] = "RESET",         [MACHINE_EVENT_POWERDOWN] = "POWERDOWN",
-    [MACHINE_EVENT_SHUTDOWN] = "SHUTDOWN",
+    [MACHINE_EVENT_SHUTDOWN] = "SHUTDOWN",   [MACHINE_EVENT_DEVICE_DELETED] = "DEVICE_DELETED",
 };
 
 const char *api_event_name(unsigned n) { return n < ARRAY_LEN(names) ? names[n] : NULL; }
@@ -31,12 +34,17 @@ static json_t *shutdown_data(enum machine_reason reason)
 
 static json_t *data_of(const struct machine_event *ev)
 {
+    char path[MACHINE_NAME_BYTES + 32];
     switch (ev->kind) {
     case MACHINE_EVENT_RESET:
         return json_pack("{s:b, s:s}", "guest", ev->guest, "reason",
                          ev->guest ? "guest-reset" : "host-qmp-system-reset");
     case MACHINE_EVENT_SHUTDOWN:
         return shutdown_data((enum machine_reason)ev->end_reason);
+    case MACHINE_EVENT_DEVICE_DELETED:
+        snprintf(path, sizeof path, "/machine/peripheral/%s", ev->id);
+        return json_pack("{s:o, s:o}", "device", api_json_text(ev->id), "path",
+                         api_json_text(path));
     case MACHINE_EVENT_STOP:
     case MACHINE_EVENT_RESUME:
     case MACHINE_EVENT_POWERDOWN:

@@ -15,6 +15,10 @@ void acpi_build(struct tablebuf *t, const struct boot_machine *m, uint64_t ram_b
 /* dsdt.c: what follows the header of the DSDT. */
 void dsdt_build(struct aml *a, const struct boot_machine *m, uint64_t ram_below_4g);
 
+/* dsdt_hotplug.c: what goes into the device of the PCI bus, and what goes beside it. */
+void dsdt_hotplug_slots(struct aml *a, const struct boot_machine *m);
+void dsdt_hotplug_event(struct aml *a, const struct boot_machine *m);
+
 /* Which IOAPIC input PIRQ n arrives at in APIC mode. */
 unsigned acpi_pirq_gsi(const struct boot_machine *m, unsigned pirq);
 

@@ -36,15 +36,17 @@ void aml_device(struct aml *a, const char *name);
 void aml_method(struct aml *a, const char *name, unsigned args);
 void aml_package(struct aml *a, unsigned elements);
 void aml_if(struct aml *a); /* the condition follows, then the terms */
-enum aml_access { AML_ACCESS_BYTE = 1 };
+enum aml_access { AML_ACCESS_BYTE = 1, AML_ACCESS_DWORD = 3 };
 void aml_field(struct aml *a, const char *region, enum aml_access access);
 void aml_close(struct aml *a);
 
 /* -- Terms that are complete, or take the terms that follow as operands ------------------------ */
 enum aml_op {
+    AML_LOCAL0 = 0x60,
     AML_STORE = 0x70, /* source, target */
     AML_AND = 0x7b,   /* operand, operand, target */
     AML_OR = 0x7d,
+    AML_NOTIFY = 0x86, /* object, value */
     AML_LESS = 0x95,
     AML_EQUAL = 0x93,
     AML_RETURN = 0xa4,
@@ -58,7 +60,7 @@ void aml_string(struct aml *a, const char *s);
 void aml_eisaid(struct aml *a, const char *id); /* "PNP0A03" */
 void aml_path(struct aml *a, const char *path); /* "\\_SB.PCI0", "^X", "X" */
 void aml_name(struct aml *a, const char *name); /* its object follows */
-enum aml_space { AML_SPACE_PCI = 2 };
+enum aml_space { AML_SPACE_IO = 1, AML_SPACE_PCI = 2 };
 void aml_region(struct aml *a, const char *name, enum aml_space space, uint64_t offset,
                 uint64_t len);
 void aml_field_unit(struct aml *a, const char *name, unsigned bits);

@@ -35,6 +35,8 @@ struct boot_machine {
     bool pm_timer_32bit;  /* else 24 bits */
     uint16_t gpe0_base;   /* 0: no general purpose events */
     uint8_t gpe0_len;     /* bytes of status and enable registers together, even */
+    uint16_t hotplug_base; /* registers of PCI hot-plug; 0: none */
+    uint8_t hotplug_gpe;   /* the general purpose event of it */
     uint8_t sci_irq;      /* level, active high */
     uint8_t s5_type;      /* SLP_TYP value of soft-off */
     uint8_t serial_ports; /* bit n: COM(n+1) at the usual place */

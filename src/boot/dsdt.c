@@ -3,8 +3,7 @@
  * The DSDT: the board's devices that cannot be found by asking a bus (ACPI 5.0 chapters 6, 7, 9).
  *
  * PCI interrupts (6.2.13): in PIC mode by link devices over the PIIX3's routing registers; in APIC
- * mode the same, or the IOAPIC inputs that the board wires. UNIMPL: hot-plug, processor power
- * states.
+ * mode the same, or the IOAPIC inputs that the board wires. UNIMPL: processor power states.
  */
 #include <stdio.h>
 
@@ -309,6 +308,9 @@ static void motherboard(struct aml *a, const struct boot_machine *m)
     if (m->gpe0_base != 0 && (m->gpe0_base & ~63) != m->pm_base) {
         aml_res_io(&r, m->gpe0_base, m->gpe0_len);
     }
+    if (m->hotplug_base != 0) {
+        aml_res_io(&r, m->hotplug_base, 20);
+    }
     name_resources(a, "_CRS", &r);
     aml_close(a);
 }
@@ -349,6 +351,9 @@ void dsdt_build(struct aml *a, const struct boot_machine *m, uint64_t ram_below_
     pci_windows(a, m, ram_below_4g);
     pci_routing(a, m);
     isa(a, m);
+    if (m->hotplug_base != 0) {
+        dsdt_hotplug_slots(a, m);
+    }
     aml_close(a);
     links(a);
     motherboard(a, m);
@@ -357,4 +362,7 @@ void dsdt_build(struct aml *a, const struct boot_machine *m, uint64_t ram_below_
     }
     processors(a, m);
     aml_close(a);
+    if (m->hotplug_base != 0) {
+        dsdt_hotplug_event(a, m);
+    }
 }

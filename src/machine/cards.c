@@ -11,13 +11,16 @@
 
 #define BLK_QUEUES_MAX 4u
 
+/* The first free slot. */
 static int next_slot(struct cards *k, uint8_t *devfn, struct err *e)
 {
-    if (k->slot == CARDS_SLOTS) {
-        return err_set(e, -ENOSPC, "more devices than the board has slots for");
+    for (unsigned slot = CARDS_FIRST_SLOT; slot < CARDS_SLOTS; slot++) {
+        *devfn = PCI_DEVFN(slot, 0);
+        if (pci_func_at(k->pci, *devfn) == NULL) {
+            return 0;
+        }
     }
-    *devfn = PCI_DEVFN(k->slot++, 0);
-    return 0;
+    return err_set(e, -ENOSPC, "more devices than the board has slots for");
 }
 
 static struct virtio_options options(const struct cards *k, bool packed)
@@ -25,88 +28,162 @@ static struct virtio_options options(const struct cards *k, bool packed)
     return (struct virtio_options){ .packed = packed, .clock = k->machine->clock };
 }
 
-/* -- Network ----------------------------------------------------------------------------------- */
-static int make_backend(struct nic *n, const struct nic_config *c, struct machine *m, struct err *e)
+static unsigned queues_of_disks(const struct cards *k)
 {
-    const struct net_user_options user = { .restricted = c->restricted,
-                                           .hostname = c->hostname,
-                                           .forwards = c->forward,
-                                           .forward_count = c->forward_count };
-    switch (c->backend) {
-    case NIC_USER:
-        return net_user_new(&n->net, &user, m->loop, m->clock, e);
-    case NIC_TAP:
-        return net_tap_new(&n->net, c->interface, m->loop, e);
-    case NIC_PASST:
-        return net_passt_new(&n->net, c->interface, &user, m->loop, e);
-    }
-    return err_set(e, -EINVAL, "unknown kind of network");
+    return k->machine->cpu_count < BLK_QUEUES_MAX ? k->machine->cpu_count : BLK_QUEUES_MAX;
 }
 
-static int add_nic(struct cards *k, struct pci_bus *p, unsigned i, const struct nic_config *c,
-                   struct err *e)
+/* -- Cards that come and go -------------------------------------------------------------------- */
+static void init_blk(struct cards *k, struct card *card, const char *name,
+                     const struct card_config *c)
 {
-    struct machine *m = k->machine;
-    uint8_t devfn = 0;
-    int r = next_slot(k, &devfn, e);
-    if (r < 0) {
-        return r;
-    }
-    struct nic *n = xzalloc(sizeof *n);
-    r = make_backend(n, c, m, e);
-    if (r < 0) {
-        free(n);
-        return err_prefix(e, r, "network card %u", i);
-    }
-    k->nic[k->nic_count++] = n;
-    uint8_t mac[NET_MAC_BYTES] = { 0x52, 0x54, 0x00, 0x12, 0x34, (uint8_t)(0x56 + i) };
+    const struct virtio_blk_config config = {
+        .queue = c->disk->queue,
+        .readonly = c->disk->readonly,
+        .serial = c->disk->serial,
+        .queues = c->queues != 0 ? c->queues : queues_of_disks(k),
+        .virtio = options(k, c->packed),
+    };
+    card->disk = c->disk;
+    c->disk->used = true;
+    card->blk = xzalloc(sizeof *card->blk);
+    virtio_blk_init(card->blk, name, k->pci, k->machine->bus, PCI_DEVFN(card->slot, 0), &config);
+}
+
+static void init_nic(struct cards *k, struct card *card, const char *name,
+                     const struct card_config *c)
+{
+    struct bus *b = k->machine->bus;
+    uint8_t devfn = PCI_DEVFN(card->slot, 0);
+    uint8_t mac[NET_MAC_BYTES] = { 0x52, 0x54, 0x00, 0x12, 0x35, card->slot };
     if (c->has_mac) {
         memcpy(mac, c->mac, sizeof mac);
     }
-    char name[24];
-    if (c->model == NIC_E1000) {
-        snprintf(name, sizeof name, "e1000.%u", i);
-        n->e1000 = xzalloc(sizeof *n->e1000);
-        e1000_init(n->e1000, name, p, m->bus, devfn, n->net, mac);
-        return 0;
+    card->netdev = c->netdev;
+    c->netdev->used = true;
+    if (c->kind == CARD_E1000) {
+        card->e1000 = xzalloc(sizeof *card->e1000);
+        e1000_init(card->e1000, name, k->pci, b, devfn, c->netdev->net, mac);
+        return;
     }
-    struct virtio_net_config v = { .net = n->net,
-                                   .pairs = c->queues != 0 ? c->queues : 1,
-                                   .virtio = options(k, c->packed) };
-    memcpy(v.mac, mac, sizeof v.mac);
-    snprintf(name, sizeof name, "virtio-net.%u", i);
-    n->virtio = xzalloc(sizeof *n->virtio);
-    virtio_net_init(n->virtio, name, p, m->bus, devfn, &v);
+    struct virtio_net_config config = { .net = c->netdev->net,
+                                        .pairs = c->queues != 0 ? c->queues : 1,
+                                        .virtio = options(k, c->packed) };
+    memcpy(config.mac, mac, sizeof config.mac);
+    card->net = xzalloc(sizeof *card->net);
+    virtio_net_init(card->net, name, k->pci, b, devfn, &config);
+}
+
+int cards_plug(struct cards *k, const struct card_config *c, struct card **out, struct err *e)
+{
+    static const char *const kinds[] = { "virtio-blk", "virtio-net", "e1000" };
+    uint8_t devfn = PCI_DEVFN(c->slot, 0);
+    char name[24];
+    if (c->slot == 0) {
+        int r = next_slot(k, &devfn, e);
+        if (r < 0) {
+            return r;
+        }
+    } else if (c->slot < CARDS_FIRST_SLOT || c->slot >= CARDS_SLOTS) {
+        return err_set(e, -EINVAL, "slot %u: %u to %u are for cards", c->slot, CARDS_FIRST_SLOT,
+                       CARDS_SLOTS - 1);
+    } else if (pci_func_at(k->pci, devfn) != NULL) {
+        return err_set(e, -EBUSY, "slot %u is taken", c->slot);
+    }
+    struct card *card = xzalloc(sizeof *card);
+    card->kind = c->kind;
+    card->slot = devfn >> 3;
+    snprintf(card->id, sizeof card->id, "%s", c->id);
+    snprintf(name, sizeof name, "%s.slot%u", kinds[c->kind], card->slot);
+    if (c->dev_name != NULL) {
+        snprintf(name, sizeof name, "%s", c->dev_name);
+    }
+    if (c->kind == CARD_VIRTIO_BLK) {
+        init_blk(k, card, name, c);
+    } else {
+        init_nic(k, card, name, c);
+    }
+    k->card[card->slot] = card;
+    *out = card;
     return 0;
 }
 
-/* -- Disks ------------------------------------------------------------------------------------- */
-static int add_blk(struct cards *k, struct pci_bus *p, unsigned i, const struct disk *d,
+void cards_unplug(struct cards *k, unsigned slot)
+{
+    struct card *card = k->card[slot];
+    switch (card->kind) {
+    case CARD_VIRTIO_BLK:
+        virtio_blk_fini(card->blk);
+        free(card->blk);
+        card->disk->used = false;
+        break;
+    case CARD_VIRTIO_NET:
+        virtio_net_fini(card->net);
+        free(card->net);
+        card->netdev->used = false;
+        break;
+    case CARD_E1000:
+        e1000_fini(card->e1000);
+        free(card->e1000);
+        card->netdev->used = false;
+        break;
+    }
+    free(card);
+    k->card[slot] = NULL;
+}
+
+struct card *cards_find(struct cards *k, const char *id)
+{
+    for (unsigned slot = 0; slot < CARDS_SLOTS; slot++) {
+        if (k->card[slot] != NULL && strcmp(k->card[slot]->id, id) == 0) {
+            return k->card[slot];
+        }
+    }
+    return NULL;
+}
+
+/* -- What the configuration asks for ----------------------------------------------------------- */
+static int add_nic(struct cards *k, struct netdevs *n, unsigned i, const struct nic_config *c,
                    struct err *e)
 {
-    struct machine *m = k->machine;
-    uint8_t devfn = 0;
-    int r = next_slot(k, &devfn, e);
+    struct netdev *netdev;
+    struct card *card;
+    char name[MACHINE_NAME_BYTES], id[MACHINE_NAME_BYTES];
+    snprintf(name, sizeof name, "net%u", i);
+    snprintf(id, sizeof id, "%s.%u", c->model == NIC_E1000 ? "e1000" : "virtio-net", i);
+    int r = netdevs_add(n, k->machine, name, c, &netdev, e);
     if (r < 0) {
-        return r;
+        return err_prefix(e, r, "network card %u", i);
     }
-    const struct virtio_blk_config c = {
-        .queue = d->queue,
-        .readonly = d->readonly,
-        .serial = d->serial,
-        .queues = m->cpu_count < BLK_QUEUES_MAX ? m->cpu_count : BLK_QUEUES_MAX,
-        .virtio = options(k, d->packed),
+    struct card_config config = {
+        .kind = c->model == NIC_E1000 ? CARD_E1000 : CARD_VIRTIO_NET,
+        .id = id,
+        .dev_name = id,
+        .packed = c->packed,
+        .netdev = netdev,
+        .has_mac = true,
+        .mac = { 0x52, 0x54, 0x00, 0x12, 0x34, (uint8_t)(0x56 + i) },
+        .queues = c->queues,
     };
-    char name[24];
-    snprintf(name, sizeof name, "virtio-blk.%u", i);
-    k->blk[k->blk_count] = xzalloc(sizeof(struct virtio_blk));
-    virtio_blk_init(k->blk[k->blk_count++], name, p, m->bus, devfn, &c);
-    return 0;
+    if (c->has_mac) {
+        memcpy(config.mac, c->mac, sizeof config.mac);
+    }
+    return cards_plug(k, &config, &card, e);
 }
 
-static int add_scsi(struct cards *k, struct pci_bus *p, const struct disk *d, struct err *e)
+static int add_blk(struct cards *k, unsigned i, struct disk *d, struct err *e)
 {
-    struct machine *m = k->machine;
+    struct card *card;
+    char id[MACHINE_NAME_BYTES];
+    snprintf(id, sizeof id, "virtio-blk.%u", i);
+    const struct card_config config = {
+        .kind = CARD_VIRTIO_BLK, .id = id, .dev_name = id, .packed = d->packed, .disk = d
+    };
+    return cards_plug(k, &config, &card, e);
+}
+
+static int add_scsi(struct cards *k, const struct disk *d, struct err *e)
+{
     uint8_t devfn = 0;
     if (k->scsi == NULL) {
         int r = next_slot(k, &devfn, e);
@@ -114,9 +191,8 @@ static int add_scsi(struct cards *k, struct pci_bus *p, const struct disk *d, st
             return r;
         }
         const struct virtio_options o = options(k, d->packed);
-        unsigned queues = m->cpu_count < BLK_QUEUES_MAX ? m->cpu_count : BLK_QUEUES_MAX;
         k->scsi = xzalloc(sizeof *k->scsi);
-        virtio_scsi_init(k->scsi, p, m->bus, devfn, queues, &o);
+        virtio_scsi_init(k->scsi, k->pci, k->machine->bus, devfn, queues_of_disks(k), &o);
     }
     virtio_scsi_add(k->scsi, d->queue, d->cdrom, d->readonly, d->serial);
     return 0;
@@ -202,36 +278,22 @@ static int add_others(struct cards *k, struct pci_bus *p, const struct machine_c
 }
 
 int cards_init(struct cards *k, struct machine *m, struct pci_bus *p,
-               const struct machine_config *c, const struct disks *d, struct err *e)
+               const struct machine_config *c, struct disks *d, struct netdevs *n, struct err *e)
 {
     k->machine = m;
-    k->slot = CARDS_FIRST_SLOT;
+    k->pci = p;
     int r = 0;
     for (unsigned i = 0; i < c->nic_count && r == 0; i++) {
-        r = add_nic(k, p, i, &c->nic[i], e);
+        r = add_nic(k, n, i, &c->nic[i], e);
     }
     for (unsigned i = 0; i < d->count && r == 0; i++) {
         if (d->disk[i].bus == DISK_VIRTIO) {
-            r = add_blk(k, p, i, &d->disk[i], e);
+            r = add_blk(k, i, &d->disk[i], e);
         } else if (d->disk[i].bus == DISK_SCSI) {
-            r = add_scsi(k, p, &d->disk[i], e);
+            r = add_scsi(k, &d->disk[i], e);
         }
     }
     return r == 0 ? add_others(k, p, c, e) : r;
-}
-
-static void free_nic(struct nic *n)
-{
-    if (n->virtio != NULL) {
-        virtio_net_fini(n->virtio);
-        free(n->virtio);
-    }
-    if (n->e1000 != NULL) {
-        e1000_fini(n->e1000);
-        free(n->e1000);
-    }
-    net_free(n->net);
-    free(n);
 }
 
 void cards_fini(struct cards *k)
@@ -259,11 +321,9 @@ void cards_fini(struct cards *k)
         virtio_scsi_fini(k->scsi);
         free(k->scsi);
     }
-    for (unsigned i = 0; i < k->blk_count; i++) {
-        virtio_blk_fini(k->blk[i]);
-        free(k->blk[i]);
-    }
-    for (unsigned i = 0; i < k->nic_count; i++) {
-        free_nic(k->nic[i]);
+    for (unsigned slot = 0; slot < CARDS_SLOTS; slot++) {
+        if (k->card[slot] != NULL) {
+            cards_unplug(k, slot);
+        }
     }
 }

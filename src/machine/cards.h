@@ -15,6 +15,7 @@
 #include "dev/virtio/scsi.h"
 #include "dev/virtio/vsock.h"
 #include "machine/disks.h"
+#include "machine/netdevs.h"
 #include "machine/serial.h"
 
 #define CARDS_FIRST_SLOT 3u
@@ -22,19 +23,41 @@
 
 struct machine;
 
-struct nic {
-    struct net *net;           /* owned */
-    struct virtio_net *virtio; /* owned; this, */
-    struct e1000 *e1000;       /* owned; or that */
+enum card_kind { CARD_VIRTIO_BLK, CARD_VIRTIO_NET, CARD_E1000 };
+
+/* A card that can be put in and taken out while the machine runs. */
+struct card {
+    enum card_kind kind;
+    uint8_t slot;
+    bool hot; /* it came while the machine ran */
+    char id[MACHINE_NAME_BYTES];
+    struct disk *disk;     /* borrowed; of a disk */
+    struct netdev *netdev; /* borrowed; of a network card */
+    union {
+        struct virtio_blk *blk; /* owned; one of these */
+        struct virtio_net *net;
+        struct e1000 *e1000;
+    };
+};
+
+/* What to put in. */
+struct card_config {
+    enum card_kind kind;
+    const char *id;
+    const char *dev_name; /* section of the state; NULL: made of kind and slot */
+    unsigned slot;        /* 0: the first that is free */
+    bool packed;
+    struct disk *disk;
+    struct netdev *netdev;
+    bool has_mac; /* else one is made of the slot */
+    uint8_t mac[NET_MAC_BYTES];
+    unsigned queues; /* 0: as is usual */
 };
 
 struct cards {
     struct machine *machine;
-    unsigned slot;                     /* the next free one */
-    struct nic *nic[MACHINE_NICS_MAX]; /* owned */
-    unsigned nic_count;
-    struct virtio_blk *blk[MACHINE_DISKS_MAX]; /* owned */
-    unsigned blk_count;
+    struct pci_bus *pci; /* borrowed */
+    struct card *card[CARDS_SLOTS]; /* owned; by slot */
     struct virtio_scsi *scsi; /* owned; NULL: nothing is on it */
     struct virtio_rng *rng;   /* owned; so are these */
     struct virtio_balloon *balloon;
@@ -45,8 +68,16 @@ struct cards {
 };
 
 MUST_CHECK int cards_init(struct cards *k, struct machine *m, struct pci_bus *p,
-                          const struct machine_config *c, const struct disks *d, struct err *e);
+                          const struct machine_config *c, struct disks *d, struct netdevs *n,
+                          struct err *e);
 /* Also of some that cards_init gave up on. */
 void cards_fini(struct cards *k);
+
+/* The disk or network is used by nobody else. -EBUSY: the slot is taken, -ENOSPC: all are, -EINVAL:
+ * there is no such slot. */
+MUST_CHECK int cards_plug(struct cards *k, const struct card_config *c, struct card **out,
+                          struct err *e);
+void cards_unplug(struct cards *k, unsigned slot);
+struct card *cards_find(struct cards *k, const char *id); /* NULL: none */
 
 #endif

@@ -10,8 +10,10 @@
 #include "machine/config.h"
 
 struct disk {
-    struct block *block;
+    struct block *block; /* NULL: this place is free */
     struct block_queue *queue;
+    char name[MACHINE_NAME_BYTES];
+    bool used; /* by a drive or a card */
     enum disk_bus bus; /* never DISK_ANY */
     bool readonly;
     bool cdrom;
@@ -21,11 +23,20 @@ struct disk {
 
 struct disks {
     struct disk disk[MACHINE_DISKS_MAX];
-    unsigned count;
+    unsigned count; /* places that were ever taken */
 };
 
 MUST_CHECK int disks_open(struct disks *d, const struct machine_config *c, struct loop *loop,
                           struct err *e);
+/* One more, for nobody yet: -EEXIST: the name is taken. -ENOSPC. It takes the image, on success
+ * only. */
+MUST_CHECK int disks_add(struct disks *d, const char *name, const struct disk_config *c,
+                         struct block *image, struct loop *loop, struct disk **out, struct err *e);
+struct disk *disks_find(struct disks *d, const char *name); /* NULL: none */
+/* Nobody uses it. */
+void disks_remove(struct disk *disk);
+/* The image that a configuration asks for. Machine lock held or not: it may take its time. */
+MUST_CHECK int disk_open_image(struct block **out, const struct disk_config *c, struct err *e);
 /* Also of some that disks_open gave up on; the devices are gone. */
 void disks_close(struct disks *d);
 

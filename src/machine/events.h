@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "machine/config.h"
+
 struct machine;
 
 enum machine_event_kind {
@@ -16,12 +18,14 @@ enum machine_event_kind {
     MACHINE_EVENT_RESET,
     MACHINE_EVENT_POWERDOWN, /* somebody pressed the power button */
     MACHINE_EVENT_SHUTDOWN,  /* it is over */
+    MACHINE_EVENT_DEVICE_DELETED, /* a card is out */
 };
 
 struct machine_event {
     enum machine_event_kind kind;
     bool guest;          /* RESET: the guest wanted it */
     unsigned end_reason; /* SHUTDOWN: enum machine_reason */
+    char id[MACHINE_NAME_BYTES]; /* DEVICE_DELETED */
 };
 
 /* Told on whatever thread it happens, with any of the machine's locks held: fn may only take note,

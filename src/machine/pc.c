@@ -17,6 +17,7 @@
 #include "dev/pc/msi.h"
 #include "machine/drives.h"
 #include "machine/firmware.h"
+#include "machine/hotplug.h"
 #include "machine/machine.h"
 
 /* -- A processor's pins --------------------------------------------------------------------------
@@ -148,6 +149,28 @@ static void power_off(void *ctx)
 {
     struct pc *p = ctx;
     machine_request_end(p->machine, MACHINE_POWER_OFF, 0, "the guest switched the machine off");
+}
+
+static void slots_changed(void *ctx)
+{
+    struct pc *p = ctx;
+    acpi_pm_raise_gpe(&p->pm, PC_HOTPLUG_GPE);
+}
+
+static void slot_ejected(void *ctx, unsigned slot)
+{
+    struct pc *p = ctx;
+    machine_card_ejected(p->machine, slot);
+}
+
+static uint32_t slots_removable(void *ctx)
+{
+    struct pc *p = ctx;
+    uint32_t slots = 0;
+    for (unsigned slot = 0; slot < CARDS_SLOTS; slot++) {
+        slots |= p->cards.card[slot] != NULL ? 1u << slot : 0;
+    }
+    return slots;
 }
 
 static void a20_changed(void *ctx, int n, int level)
@@ -362,6 +385,11 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
                                        .ctx = p };
     acpi_pm_init(&p->pm, b, &pm); /* 0x600, 0xb2 */
     piix4_pm_init(&p->pm_function, b, i440fx_pci(&p->host), pm_moved, apm_smi, p);
+    const struct pci_hotplug_config hotplug = { .changed = slots_changed,
+                                                .eject = slot_ejected,
+                                                .removable = slots_removable,
+                                                .ctx = p };
+    pci_hotplug_init(&p->hotplug, b, PC_HOTPLUG_BASE, &hotplug); /* 0xae00 */
 
     /* Time: the HPET may take the place of the 8254 and of the RTC's interrupt */
     struct hpet_config hpet = { .clock = m->clock,
@@ -407,7 +435,7 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
         r = init_ide(p, c, e); /* 0x1f0 0x170 */
     }
     if (r == 0) {
-        r = cards_init(&p->cards, m, i440fx_pci(&p->host), c, &p->disks, e);
+        r = cards_init(&p->cards, m, i440fx_pci(&p->host), c, &p->disks, &p->netdevs, e);
     }
     if (r < 0) {
         return r;
@@ -462,6 +490,7 @@ void pc_fini(struct pc *p)
         serial_fini(&p->serial[i]);
     }
     cards_fini(&p->cards);
+    netdevs_fini(&p->netdevs);
     if (p->has_vga) {
         vga_fini(&p->vga);
     }
@@ -475,6 +504,7 @@ void pc_fini(struct pc *p)
     rtc_fini(&p->rtc);
     pit_fini(&p->pit);
     hpet_fini(&p->hpet);
+    pci_hotplug_fini(&p->hotplug);
     piix4_pm_fini(&p->pm_function);
     acpi_pm_fini(&p->pm);
     piix3_fini(&p->isa_bridge);
@@ -511,6 +541,8 @@ void pc_describe(const struct pc *p, struct boot_machine *b)
     b->gpe0_base = p->pm_base + 0xc;
     b->gpe0_len = 2 * ACPI_PM_GPES / 8;
     b->sci_irq = PC_SCI_IRQ;
+    b->hotplug_base = PC_HOTPLUG_BASE;
+    b->hotplug_gpe = PC_HOTPLUG_GPE;
     b->s5_type = ACPI_PM_SLP_TYP_S5;
     b->pirq_gsi = PC_PIRQ_PIN;
     for (unsigned i = 0; i < MACHINE_SERIAL_PORTS; i++) {

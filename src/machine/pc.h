@@ -20,6 +20,7 @@
 #include "dev/pc/irq_or.h"
 #include "dev/pc/lapic.h"
 #include "dev/pc/mc146818.h"
+#include "dev/pc/pci_hotplug.h"
 #include "dev/pc/pflash.h"
 #include "dev/pc/piix3.h"
 #include "dev/pc/port61.h"
@@ -37,6 +38,8 @@ struct machine;
 
 #define PC_ISA_IRQS 16
 #define PC_SCI_IRQ 9
+#define PC_HOTPLUG_BASE 0xae00
+#define PC_HOTPLUG_GPE 1
 #define PC_PIRQ_PIN 16 /* of the I/O APIC: PIRQA..D past the router */
 
 struct pc {
@@ -57,7 +60,9 @@ struct pc {
     struct disks disks;
     struct ide ide;
     bool has_ide;
+    struct netdevs netdevs;
     struct cards cards; /* in the PCI slots */
+    struct pci_hotplug hotplug;
     /* Time */
     struct pit pit;
     struct rtc rtc;

@@ -12,7 +12,7 @@
 #include "machine/pc.h"
 #include "state/state.h"
 
-#define MACHINE_STATE_VERSION 1
+#define MACHINE_STATE_VERSION 2
 #define TSC_KHZ_MIN 1000u
 #define TSC_KHZ_MAX 100000000u
 
@@ -23,13 +23,24 @@ struct machine_state {
     uint64_t tsc;
     uint32_t tsc_khz;
     uint32_t cpus;
+    uint32_t card[CARDS_SLOTS]; /* PCI device and vendor by slot, 0: none */
 };
 
 static const struct state_field machine_state[] = {
     STATE(struct machine_state, ram_bytes), STATE(struct machine_state, clock_ns),
     STATE(struct machine_state, tsc),       STATE(struct machine_state, tsc_khz),
-    STATE(struct machine_state, cpus),      STATE_END,
+    STATE(struct machine_state, cpus),      STATE_ARRAY_SINCE(2, struct machine_state, card),
+    STATE_END,
 };
+
+static void fill_cards(const struct machine *m, uint32_t card[CARDS_SLOTS])
+{
+    const struct cards *k = &m->pc->cards;
+    for (unsigned slot = CARDS_FIRST_SLOT; slot < CARDS_SLOTS; slot++) {
+        const struct pci_func *f = pci_func_at(k->pci, PCI_DEVFN(slot, 0));
+        card[slot] = f != NULL ? f->id : 0;
+    }
+}
 
 static void cpu_name(char out[24], unsigned n) { snprintf(out, 24, "cpu.%u", n); }
 
@@ -41,13 +52,14 @@ int machine_save(struct machine *m, bool ram, void **data, size_t *len, struct e
     struct state_out *o = state_out_new();
     bus_lock(m->bus);
     bus_quiesce(m->bus);
-    const struct machine_state s = {
+    struct machine_state s = {
         .ram_bytes = gmem_ram_size(m->mem),
         .clock_ns = clock_now_ns(m->clock),
         .tsc = machine_tsc(&m->time),
         .tsc_khz = m->time.tsc_khz,
         .cpus = m->cpu_count,
     };
+    fill_cards(m, s.card);
     state_save(o, "machine", MACHINE_STATE_VERSION, machine_state, &s);
     for (unsigned i = 0; i < m->cpu_count; i++) {
         char name[24];
@@ -76,6 +88,34 @@ int machine_save(struct machine *m, bool ram, void **data, size_t *len, struct e
     return copy != NULL ? 0 : err_set(e, -ENOMEM, "no memory for %zu bytes of state", size);
 }
 
+static const char *describe_card(char out[24], uint32_t id)
+{
+    if (id != 0) {
+        snprintf(out, 24, "a card %04x:%04x", id & 0xffff, id >> 16);
+    } else {
+        strcpy(out, "none");
+    }
+    return out;
+}
+
+/* Cards may have come and gone since the machines were made: each slot must hold the same. */
+static int check_cards(const struct machine *m, const struct machine_state *s, struct err *e)
+{
+    uint32_t card[CARDS_SLOTS] = { 0 };
+    char had[24], has[24];
+    fill_cards(m, card);
+    for (unsigned slot = CARDS_FIRST_SLOT; slot < CARDS_SLOTS; slot++) {
+        if (s->card[slot] != card[slot]) {
+            return err_set(e, -EINVAL,
+                           "the state is of a machine with %s in PCI slot %u, this one has %s: "
+                           "give it the same disks and networks",
+                           describe_card(had, s->card[slot]), slot,
+                           describe_card(has, card[slot]));
+        }
+    }
+    return 0;
+}
+
 static int check(const struct machine *m, const struct machine_state *s, struct err *e)
 {
     if (s->ram_bytes != gmem_ram_size(m->mem)) {
@@ -88,7 +128,7 @@ static int check(const struct machine *m, const struct machine_state *s, struct 
     if (s->tsc_khz < TSC_KHZ_MIN || s->tsc_khz > TSC_KHZ_MAX) {
         return err_set(e, -EINVAL, "a time stamp counter of %u kHz", s->tsc_khz);
     }
-    return 0;
+    return check_cards(m, s, e);
 }
 
 static int load_ram(struct machine *m, struct state_in *in, struct err *e)
@@ -124,6 +164,7 @@ static int load_vram(struct machine *m, struct state_in *in, struct err *e)
 static int load_locked(struct machine *m, struct state_in *in, struct err *e)
 {
     struct machine_state s = {0};
+    fill_cards(m, s.card); /* of an older stream it is not known */
     int r = state_load(in, "machine", MACHINE_STATE_VERSION, machine_state, &s, sizeof s, e);
     if (r == 0) {
         r = check(m, &s, e);

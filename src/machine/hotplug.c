@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine/hotplug.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "machine/machine.h"
+#include "machine/pc.h"
+
+static int check_name(const char *name, struct err *e)
+{
+    size_t len = strlen(name);
+    return len != 0 && len < MACHINE_NAME_BYTES
+               ? 0
+               : err_set(e, -EINVAL, "a name has 1 to %u characters", MACHINE_NAME_BYTES - 1);
+}
+
+/* -- What cards use ---------------------------------------------------------------------------- */
+int machine_add_disk(struct machine *m, const char *name, const struct disk_config *c,
+                     struct err *e)
+{
+    struct block *image;
+    struct disk *disk;
+    int r = check_name(name, e);
+    if (r == 0) {
+        r = disk_open_image(&image, c, e); /* without the lock: the guest does not wait for it */
+    }
+    if (r < 0) {
+        return r;
+    }
+    bus_lock(m->bus);
+    r = disks_add(&m->pc->disks, name, c, image, m->loop, &disk, e);
+    bus_unlock(m->bus);
+    if (r < 0) {
+        block_close(image);
+    }
+    return r;
+}
+
+int machine_remove_disk(struct machine *m, const char *name, struct err *e)
+{
+    int r = 0;
+    bus_lock(m->bus);
+    struct disk *disk = disks_find(&m->pc->disks, name);
+    if (disk == NULL) {
+        r = err_set(e, -ENOENT, "Failed to find node with node-name='%s'", name);
+    } else if (disk->used) {
+        r = err_set(e, -EBUSY, "Node %s is in use", name);
+    } else {
+        disks_remove(disk);
+    }
+    bus_unlock(m->bus);
+    return r;
+}
+
+int machine_add_netdev(struct machine *m, const char *name, const struct nic_config *c,
+                       struct err *e)
+{
+    struct netdev *netdev;
+    int r = check_name(name, e);
+    if (r == 0) {
+        bus_lock(m->bus);
+        r = netdevs_add(&m->pc->netdevs, m, name, c, &netdev, e);
+        bus_unlock(m->bus);
+    }
+    return r;
+}
+
+int machine_remove_netdev(struct machine *m, const char *name, struct err *e)
+{
+    int r = 0;
+    bus_lock(m->bus);
+    struct netdev *netdev = netdevs_find(&m->pc->netdevs, name);
+    if (netdev == NULL) {
+        r = err_set(e, -ENOENT, "Device '%s' not found", name);
+    } else if (netdev->used) {
+        r = err_set(e, -EBUSY, "netdev '%s' is in use", name);
+    } else {
+        netdevs_remove(netdev);
+    }
+    bus_unlock(m->bus);
+    return r;
+}
+
+/* -- Cards ------------------------------------------------------------------------------------- */
+static int find_backend(struct pc *p, struct card_config *c, const char *backend, struct err *e)
+{
+    if (c->kind == CARD_VIRTIO_BLK) {
+        c->disk = disks_find(&p->disks, backend);
+        return c->disk == NULL   ? err_set(e, -ENOENT, "Property 'drive' can't find '%s'", backend)
+               : c->disk->used ? err_set(e, -EBUSY, "Drive '%s' is in use", backend)
+                               : 0;
+    }
+    c->netdev = netdevs_find(&p->netdevs, backend);
+    return c->netdev == NULL ? err_set(e, -ENOENT, "Property 'netdev' can't find '%s'", backend)
+           : c->netdev->used ? err_set(e, -EBUSY, "Property 'netdev' can't take value '%s', "
+                                                  "it's in use", backend)
+                             : 0;
+}
+
+static int plug_locked(struct machine *m, struct card_config *c, const char *backend,
+                       struct err *e)
+{
+    struct pc *p = m->pc;
+    struct card *card;
+    if (cards_find(&p->cards, c->id) != NULL) {
+        return err_set(e, -EEXIST, "Duplicate device ID '%s'", c->id);
+    }
+    int r = find_backend(p, c, backend, e);
+    if (r == 0) {
+        r = cards_plug(&p->cards, c, &card, e);
+    }
+    if (r == 0) {
+        card->hot = true;
+        pci_hotplug_plug(&p->hotplug, card->slot);
+    }
+    return r;
+}
+
+int machine_plug(struct machine *m, const struct card_config *c, const char *backend,
+                 struct err *e)
+{
+    struct card_config config = *c;
+    int r = check_name(c->id, e);
+    if (r == 0) {
+        bus_lock(m->bus);
+        r = plug_locked(m, &config, backend, e);
+        bus_unlock(m->bus);
+    }
+    return r;
+}
+
+int machine_unplug(struct machine *m, const char *id, struct err *e)
+{
+    int r = 0;
+    bus_lock(m->bus);
+    const struct card *card = cards_find(&m->pc->cards, id);
+    if (card != NULL) {
+        pci_hotplug_unplug(&m->pc->hotplug, card->slot);
+    } else {
+        r = err_set(e, -ENOENT, "Device '%s' not found", id);
+    }
+    bus_unlock(m->bus);
+    return r;
+}
+
+void machine_card_ejected(struct machine *m, unsigned slot)
+{
+    struct machine_event ev = { .kind = MACHINE_EVENT_DEVICE_DELETED };
+    snprintf(ev.id, sizeof ev.id, "%s", m->pc->cards.card[slot]->id);
+    cards_unplug(&m->pc->cards, slot);
+    machine_notify(m, &ev);
+}
