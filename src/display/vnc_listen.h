@@ -8,10 +8,11 @@
 
 #include <stddef.h>
 
+#include "base/tcpsock.h"
 #include "display/vnc.h"
 
 #define VNC_PASSWORD_MAX 8u /* RFC 6143 7.2.2: DES has no room for more */
-#define VNC_WHERE_BYTES 64u
+#define VNC_WHERE_BYTES TCP_WHERE_BYTES
 
 /* A listening socket, or a negative errno value; where: what it is bound to, for people. */
 MUST_CHECK int vnc_listen(const struct vnc_config *c, char where[VNC_WHERE_BYTES], struct err *e);
