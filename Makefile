@@ -32,7 +32,7 @@ LAYERS := cli api snapshot machine engine/bt engine/kvm engine/interp engine boo
 MAIN   := src/cli/main.c
 
 # Reached from translated code while the guest's vector registers are on the host's (bt's TLB fill).
-GENERAL_REGS := engine/bt/helper engine/bt/cache engine/bt/mode cpu/tlb cpu/mmu cpu/debug mem/gmem mem/access
+GENERAL_REGS := engine/bt/helper engine/bt/cache engine/bt/mode cpu/tlb cpu/mmu cpu/debug cpu/stop mem/gmem mem/access
 $(foreach f,$(GENERAL_REGS),$(eval CFLAGS_$(subst /,_,$(f)) := -mgeneral-regs-only))
 
 # Optional libraries: with one the file that uses it is built, without it the file that says so.

@@ -24,6 +24,7 @@
 #include "state/state.h"
 
 struct cpu;
+struct cpu_stops;
 struct insn;
 
 enum cpu_gpr {
@@ -337,6 +338,11 @@ struct cpu {
     struct cpu_exclusive *exclusive;
     void *engine;   /* the engine's own per-vCPU data, owned by it */
     void *hostexec; /* cpu/hostexec.c's per-vCPU data */
+    /* A debugger outside of the guest: cpu/stop.h. */
+    const struct cpu_stops *stops; /* borrowed, shared by the VM's vCPUs; NULL: there is none */
+    uint8_t stop_why;              /* enum cpu_stop_why: for what it stopped, or is about to */
+    uint8_t stop_step;             /* enum cpu_step */
+    gva_t stop_va;
     jmp_buf unwind; /* where cpu_raise lands; set by the engine's run loop */
     void (*wake)(void *ctx, struct cpu *cpu); /* machine: the vCPU may be asleep in HLT */
     void *wake_ctx;

@@ -5,6 +5,7 @@
 #include "cpu/debug.h"
 
 #include "cpu/except.h"
+#include "cpu/stop.h"
 
 enum { RW_EXEC = 0, RW_WRITE = 1, RW_IO = 2, RW_ACCESS = 3 };
 
@@ -30,10 +31,13 @@ static bool overlaps(const struct cpu *cpu, unsigned n, uint64_t start, uint64_t
 
 bool cpu_watch_page(const struct cpu *cpu, gva_t va)
 {
+    gva_t page = va & ~(gva_t)(GMEM_PAGE_SIZE - 1);
+    if (cpu->stops != NULL && cpu_stop_watches_page(cpu->stops, page)) {
+        return true;
+    }
     if (!cpu_debug_active(cpu)) {
         return false;
     }
-    gva_t page = va & ~(gva_t)(GMEM_PAGE_SIZE - 1);
     for (unsigned n = 0; n < 4; n++) {
         if (dr_enabled(cpu, n) && (dr_kind(cpu, n) & 1) && overlaps(cpu, n, page, GMEM_PAGE_SIZE)) {
             return true;
@@ -44,6 +48,9 @@ bool cpu_watch_page(const struct cpu *cpu, gva_t va)
 
 void cpu_watch_check(struct cpu *cpu, gva_t va, unsigned len, bool is_write)
 {
+    if (cpu->stops != NULL) {
+        cpu_stop_check(cpu, va, len, is_write);
+    }
     for (unsigned n = 0; n < 4; n++) {
         unsigned kind = dr_kind(cpu, n);
         if (dr_enabled(cpu, n) && (kind == RW_ACCESS || (kind == RW_WRITE && is_write)) &&

@@ -7,6 +7,7 @@
 #define SOSIA_CPU_DEBUG_H
 
 #include "cpu/cpu.h"
+#include "cpu/insn.h"
 
 #define DR6_B 0xfull /* B0..B3 */
 #define DR6_BD 0x2000ull
@@ -26,9 +27,15 @@ static inline bool cpu_debug_active(const struct cpu *cpu)
     return (cpu->dr[7] & DR7_ENABLED) != 0;
 }
 
-/* Is a data breakpoint enabled in the 4 KiB page of this linear address? Its accesses must go to
- * cpu_watch_check. Asked when a TLB entry is filled; a write of DR0..3 or DR7 that changes the
- * answer flushes the TLBs. */
+/* Linear address of the next instruction. */
+static inline gva_t cpu_linear_rip(const struct cpu *cpu)
+{
+    return cpu->mode == INSN_MODE_64 ? cpu->rip : (uint32_t)(cpu->seg[SEG_CS].base + cpu->rip);
+}
+
+/* Is a data breakpoint enabled in the 4 KiB page of this linear address, or a debugger's watchpoint
+ * (cpu/stop.h)? Its accesses must go to cpu_watch_check. Asked when a TLB entry is filled; a change
+ * of DR0..3, DR7 or a debugger's watchpoints that changes the answer flushes the TLBs. */
 bool cpu_watch_page(const struct cpu *cpu, gva_t va);
 /* A data access of len bytes at a linear address was made: breakpoints that it meets become pending
  * and are reported as a trap after the instruction. */

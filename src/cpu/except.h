@@ -15,7 +15,7 @@
  *           switch (cpu_poll_events(cpu)) {
  *           case CPU_POLL_RUN: break;
  *           case CPU_POLL_STEP: one = true; break;
- *           default: return;                 // kick, halt, shutdown
+ *           default: return;                 // kick, halt, shutdown, debug
  *           }
  *       }
  *       run a block, or if `one` exactly one instruction, then come back here;
@@ -81,6 +81,7 @@ enum cpu_poll {
     CPU_POLL_HALT,
     CPU_POLL_SHUTDOWN,
     CPU_POLL_STEP, /* run exactly one instruction, then poll again */
+    CPU_POLL_DEBUG, /* a debugger wants it to stand here (cpu/stop.h) */
 };
 
 /* Between two instructions, when events != 0 or activity != CPU_ACTIVE: TLB flush requests, INIT,

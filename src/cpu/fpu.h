@@ -72,6 +72,8 @@ struct fpu_pointers {
 };
 struct fpu_pointers fpu_host_pointers(void);
 
+/* Two-bit tags of the eight physical registers from the abridged ones and the contents. */
+uint16_t fpu_full_tags(const struct cpu *cpu);
 /* Change TOP while the physical registers stay where they are: the image holds them as ST(i). */
 void fpu_set_top(struct cpu *cpu, unsigned top);
 /* What every MMX instruction but EMMS does: all registers valid, TOP 0 (SDM 1 9.5.1). */

@@ -8,11 +8,12 @@
 #include "cpu/except.h"
 #include "cpu/exclusive.h"
 #include "cpu/smm.h"
+#include "cpu/stop.h"
 
 static bool traps_wanted(const struct cpu *cpu)
 {
     return (cpu->rflags & FLAG_TF) || cpu->int_shadow || cpu->pending_dr6 != 0 || cpu->step_armed ||
-           cpu_debug_active(cpu);
+           cpu_debug_active(cpu) || cpu->stop_step != CPU_STEP_OFF;
 }
 
 void cpu_update_trap(struct cpu *cpu)
@@ -92,6 +93,9 @@ static bool interrupt(struct cpu *cpu, uint32_t ev, enum cpu_shadow shadow)
         deliver(cpu, (struct cpu_exception){ .vector = EXC_DB, .dr6_bits = bits });
         return true;
     }
+    if (cpu->stop_step == CPU_STEP_WANTED && cpu->activity == CPU_ACTIVE) {
+        return false; /* a person who steps wants the next instruction, not a timer's handler */
+    }
     if ((ev & CPU_EV_NMI) && !cpu->nmi_blocked && shadow != CPU_SHADOW_SS) {
         cpu_take_nmi(cpu);
         cpu->nmi_blocked = true;
@@ -115,9 +119,7 @@ static enum cpu_poll resume(struct cpu *cpu, enum cpu_shadow shadow)
 {
     bool debug = cpu_debug_active(cpu);
     if (debug && !(cpu->rflags & FLAG_RF) && shadow != CPU_SHADOW_SS) {
-        gva_t va = cpu->mode == INSN_MODE_64 ? cpu->rip
-                                             : (uint32_t)(cpu->seg[SEG_CS].base + cpu->rip);
-        uint64_t hit = cpu_breakpoint_at(cpu, va);
+        uint64_t hit = cpu_breakpoint_at(cpu, cpu_linear_rip(cpu));
         if (hit != 0) {
             cpu->insn_ip = cpu->rip;
             cpu_raise_db(cpu, hit);
@@ -129,7 +131,11 @@ static enum cpu_poll resume(struct cpu *cpu, enum cpu_shadow shadow)
         cpu->rflags &= ~FLAG_RF;
     }
     cpu->step_armed = cpu->rflags & FLAG_TF;
-    if (cpu->step_armed || debug || cpu->pending_dr6 != 0) {
+    bool stepped = cpu->stop_step == CPU_STEP_WANTED;
+    if (stepped) {
+        cpu->stop_step = CPU_STEP_DONE;
+    }
+    if (cpu->step_armed || debug || stepped || cpu->pending_dr6 != 0) {
         cpu_update_trap(cpu);
         return CPU_POLL_STEP;
     }
@@ -145,6 +151,9 @@ enum cpu_poll cpu_poll_events(struct cpu *cpu)
     }
     if (ev & CPU_EV_KICK) {
         return CPU_POLL_KICK;
+    }
+    if (unlikely(cpu->stops != NULL) && cpu_stop_due(cpu)) {
+        return CPU_POLL_DEBUG;
     }
     if (unlikely(ev & (CPU_EV_INIT | CPU_EV_SIPI))) {
         startup(cpu, ev);
@@ -180,6 +189,9 @@ enum cpu_poll cpu_poll_events(struct cpu *cpu)
     if (cpu->activity == CPU_HALTED) {
         cpu_clear_event(cpu, CPU_EV_TRAP); /* nothing to wake up for; resume() looks again */
         return CPU_POLL_HALT;
+    }
+    if (unlikely(cpu->stops != NULL) && cpu_stop_due(cpu)) {
+        return CPU_POLL_DEBUG; /* at the first instruction of a handler */
     }
     return resume(cpu, shadow);
 }

@@ -210,8 +210,7 @@ void sem_fwait(struct cpu *cpu, const struct insn *in)
 
 /* -- Environment (SDM 1 8.1.10, figures 8-9 to 8-12) */
 
-/* Two-bit tags of the eight physical registers from the abridged ones and the contents. */
-static uint16_t full_tags(const struct cpu *cpu)
+uint16_t fpu_full_tags(const struct cpu *cpu)
 {
     unsigned top = fx_get16(cpu, FX_FSW) >> FSW_TOP_SHIFT & 7;
     unsigned tags = 0;
@@ -272,7 +271,7 @@ static unsigned store_env(const struct cpu *cpu, unsigned opsize, uint8_t *p)
     if (opsize == 2) {
         put16(p, fx_get16(cpu, FX_FCW));
         put16(p + 2, fx_get16(cpu, FX_FSW));
-        put16(p + 4, full_tags(cpu));
+        put16(p + 4, fpu_full_tags(cpu));
         put16(p + 6, fip);
         put16(p + 8, real ? (fip >> 4 & 0xf000) | fop : 0);
         put16(p + 10, fdp);
@@ -281,7 +280,7 @@ static unsigned store_env(const struct cpu *cpu, unsigned opsize, uint8_t *p)
     }
     put32(p, 0xffff0000u | fx_get16(cpu, FX_FCW));
     put32(p + 4, 0xffff0000u | fx_get16(cpu, FX_FSW));
-    put32(p + 8, 0xffff0000u | full_tags(cpu));
+    put32(p + 8, 0xffff0000u | fpu_full_tags(cpu));
     if (real) {
         put32(p + 12, 0xffff0000u | (fip & 0xffff));
         put32(p + 16, (fip >> 16) << 12 | fop);

@@ -10,6 +10,7 @@
 #include "base/bits.h"
 #include "cpu/debug.h"
 #include "cpu/except.h"
+#include "cpu/stop.h"
 
 static const struct tlb_entry empty_table[CPU_TLB_SIZE] __attribute__((aligned(64))) = {
     [0 ... CPU_TLB_SIZE - 1] = { CPU_TLB_INVALID, CPU_TLB_INVALID, CPU_TLB_INVALID, 0 },
@@ -223,7 +224,8 @@ static void fill(struct cpu *cpu, struct tlb_table *t, gva_t page, const struct 
         e->addend = (uint64_t)(uintptr_t)(r.host + (m->gpa - r.gpa)) - page;
         slow_write = r.kind != GMEM_RAM || ram_flags(cpu, e, page) != 0 ? CPU_TLB_SLOW : 0;
     }
-    e->tag_exec = m->exec ? page | slow : CPU_TLB_INVALID;
+    bool stops = cpu->stops != NULL && cpu_break_in(cpu->stops, page, GMEM_PAGE_SIZE);
+    e->tag_exec = m->exec ? page | slow | (stops ? CPU_TLB_SLOW : 0) : CPU_TLB_INVALID;
     if (cpu_watch_page(cpu, page)) {
         t->kind[i] |= TLB_WATCH;
         slow = CPU_TLB_SLOW;

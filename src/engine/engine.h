@@ -14,6 +14,7 @@ enum engine_exit {
     ENGINE_EXIT_HALT,     /* HLT, wait-for-SIPI: nothing to do until an event */
     ENGINE_EXIT_SHUTDOWN, /* triple fault */
     ENGINE_EXIT_ERROR,    /* host failure, logged */
+    ENGINE_EXIT_DEBUG,    /* a debugger wants the vCPU to stand: cpu->stop_why */
 };
 
 /* Groups of struct cpu that an engine may hold elsewhere. */
@@ -66,6 +67,8 @@ struct engine_class {
     /* [any] Code in [gpa, gpa+len) changed or its mapping did: forget it on all vCPUs before
      * returning (they may finish the instruction in flight). */
     void (*invalidate)(struct engine *en, gpa_t gpa, uint64_t len);
+    /* Optional, while no vCPU runs: breakpoints or watchpoints in cpu->stops came or went. */
+    void (*stops_changed)(struct engine *en);
     /* Optional: "name value" lines of counters. */
     size_t (*stats)(struct engine *en, char *buf, size_t size);
 };

@@ -263,6 +263,7 @@ bool bt_cache_room(const struct bt *bt); /* enough for one more block of any siz
 struct bt_code_at;
 struct bt_block *bt_cache_find(struct bt *bt, const struct bt_code_at *at, uint64_t cs_base);
 void bt_cache_add(struct bt *bt, struct bt_block *b);
+void bt_cache_forget_breaks(struct bt *bt);
 void bt_cache_invalidate(struct bt *bt, gpa_t gpa, uint64_t len);
 static inline uint8_t *bt_writable(const struct bt *bt, const uint8_t *exec)
 {

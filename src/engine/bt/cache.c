@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/bits.h"
+#include "cpu/stop.h"
 
 #define DEFAULT_CACHE_BYTES MIB(128)
 #define MIN_CACHE_BYTES MIB(1)
@@ -195,6 +196,17 @@ static void invalidate_page(struct bt *bt, gpa_t page, gpa_t gpa, uint64_t len)
     }
     if (bt->cache.page_head[n] == NULL)
         atomic_fetch_and(&gmem_page_flags(bt->config.mem)[n], (uint8_t)~GMEM_PAGE_CODE);
+}
+
+/* Blocks end before an instruction with a breakpoint: those that do not must go. */
+void bt_cache_forget_breaks(struct bt *bt)
+{
+    const struct cpu_stops *s = bt->config.cpus[0]->stops;
+    for (uint32_t i = 0; s != NULL && s->break_count != 0 && i < bt->cache.block_count; i++) {
+        struct bt_block *b = &bt->cache.blocks[i];
+        if (!b->dead && cpu_break_in(s, b->pc, b->size))
+            kill_block(bt, b);
+    }
 }
 
 void bt_cache_invalidate(struct bt *bt, gpa_t gpa, uint64_t len)

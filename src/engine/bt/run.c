@@ -15,6 +15,7 @@
 #include "cpu/except.h"
 #include "cpu/exclusive.h"
 #include "cpu/mmu.h"
+#include "cpu/stop.h"
 #include "engine/bt/bt.h"
 
 /* -- Finding and making blocks ----------------------------------------------------------------- */
@@ -131,7 +132,7 @@ static struct bt_block *find_block(struct bt *bt, struct cpu *cpu, uint32_t mode
 {
     struct bt_code_at at;
     struct bt_vcpu *v = cpu->engine;
-    if (!locate(cpu, mode, &at)) {
+    if (!locate(cpu, mode, &at) || unlikely(cpu_break_here(cpu))) {
         pthread_mutex_lock(&bt->lock);
         return NULL;
     }
@@ -253,11 +254,16 @@ static enum engine_exit run_loop(struct bt *bt, struct cpu *cpu)
                 return ENGINE_EXIT_HALT;
             case CPU_POLL_SHUTDOWN:
                 return ENGINE_EXIT_SHUTDOWN;
+            case CPU_POLL_DEBUG:
+                return ENGINE_EXIT_DEBUG;
             }
         }
         if (unlikely(code == NULL)) {
-            bt_step(cpu);
             exit = BT_EXIT_STATE;
+            if (!stepped && cpu_break_here(cpu))
+                stepped = true; /* it decides whether we stop */
+            else
+                bt_step(cpu);
             continue;
         }
         bt_stack_forget(cpu);
@@ -388,6 +394,14 @@ static void bt_invalidate(struct engine *en, gpa_t gpa, uint64_t len)
         cpu_raise_event(bt->config.cpus[i], CPU_EV_CODE);
 }
 
+static void bt_stops_changed(struct engine *en)
+{
+    struct bt *bt = (struct bt *)en;
+    pthread_mutex_lock(&bt->lock);
+    bt_cache_forget_breaks(bt);
+    pthread_mutex_unlock(&bt->lock);
+}
+
 const struct engine_class bt_engine = {
     .name = "bt",
     .probe = bt_probe,
@@ -397,5 +411,6 @@ const struct engine_class bt_engine = {
     .kick = bt_kick,
     .sync = bt_sync,
     .invalidate = bt_invalidate,
+    .stops_changed = bt_stops_changed,
     .stats = bt_stats,
 };

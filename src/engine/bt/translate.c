@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "cpu/except.h"
+#include "cpu/stop.h"
 
 static void sem_too_long(struct cpu *cpu, const struct insn *in)
 {
@@ -121,7 +122,8 @@ static void decode(struct translation *t, const struct bt_code_at *at)
             make_invalid(in, s);
         pos += in->len;
         t->ip[++t->count] = at->pc + pos;
-        if (ends(at->mode, in) || pos >= avail)
+        if (ends(at->mode, in) || pos >= avail ||
+            (t->cpu->stops != NULL && cpu_break_in(t->cpu->stops, t->ip[t->count], 1)))
             break;
     }
 }

@@ -15,6 +15,7 @@
 
 #include "cpu/except.h"
 #include "cpu/exclusive.h"
+#include "cpu/stop.h"
 #include "engine/interp/interp.h"
 
 #define PAGE_LEFT(p) (GMEM_PAGE_SIZE - (unsigned)((uintptr_t)(p) % GMEM_PAGE_SIZE))
@@ -336,7 +337,9 @@ struct block *block_find_slow(struct interp_cpu *ic)
     gva_t va = linear_rip(cpu);
     gpa_t gpa;
     const uint8_t *host = cpu_fetch_page(cpu, va, &gpa);
-    if (host == NULL) {
+    if (host == NULL ||
+        (cpu->stops != NULL &&
+         cpu_break_in(cpu->stops, align_down(va, GMEM_PAGE_SIZE), GMEM_PAGE_SIZE))) {
         return block_single(ic);
     }
     uint64_t key = block_key(host, cpu->mode);

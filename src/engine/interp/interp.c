@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "cpu/except.h"
 #include "cpu/exclusive.h"
+#include "cpu/stop.h"
 
 /* -- Life -------------------------------------------------------------------------------------- */
 static void interp_probe(struct engine_probe *out)
@@ -119,6 +120,9 @@ static __attribute__((noinline)) void run_blocks(struct interp_cpu *ic, struct c
         struct block *b = block_find(ic, cpu, cpu->rip, (enum insn_mode)cpu->mode);
         if (unlikely(b == NULL)) {
             cpu->rflags = alu_merge(cpu->rflags, fl); /* the fetch may fault */
+            if (unlikely(cpu_break_here(cpu))) {
+                return;
+            }
             b = block_find_slow(ic);
         }
         cpu->icount += b->count;
@@ -157,6 +161,7 @@ static enum engine_exit run(struct interp_cpu *ic, struct cpu *cpu)
         case CPU_POLL_KICK: return ENGINE_EXIT_KICK;
         case CPU_POLL_HALT: return ENGINE_EXIT_HALT;
         case CPU_POLL_SHUTDOWN: return ENGINE_EXIT_SHUTDOWN;
+        case CPU_POLL_DEBUG: return ENGINE_EXIT_DEBUG;
         }
     }
 }

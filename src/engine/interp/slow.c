@@ -12,7 +12,7 @@ static void make_whole(struct cpu *cpu, const struct op *op, uint64_t base, uint
     cpu->rip = base + op->next;
 }
 
-static void after_store(struct cpu *cpu)
+static void after_access(struct cpu *cpu)
 {
     if (block_must_leave(cpu)) {
         block_leave(cpu->engine);
@@ -23,7 +23,9 @@ uint64_t op_read_slow(struct cpu *cpu, const struct op *op, uint64_t base, uint3
                       unsigned size)
 {
     make_whole(cpu, op, base, fl);
-    return access_read_slow(cpu, va, size, op->seg);
+    uint64_t v = access_read_slow(cpu, va, size, op->seg);
+    after_access(cpu);
+    return v;
 }
 
 void op_write_slow(struct cpu *cpu, const struct op *op, uint64_t base, uint32_t fl, gva_t va,
@@ -31,7 +33,7 @@ void op_write_slow(struct cpu *cpu, const struct op *op, uint64_t base, uint32_t
 {
     make_whole(cpu, op, base, fl);
     access_write_slow(cpu, va, size, v, op->seg);
-    after_store(cpu);
+    after_access(cpu);
 }
 
 /* A push of an instruction whose memory operand is elsewhere. */
@@ -40,7 +42,7 @@ void op_push_slow(struct cpu *cpu, const struct op *op, uint64_t base, uint32_t 
 {
     make_whole(cpu, op, base, fl);
     access_write_slow(cpu, va, size, v, SEG_SS);
-    after_store(cpu);
+    after_access(cpu);
 }
 
 /* A branch target that is not surely canonical, or beyond the code segment. */
