@@ -48,6 +48,7 @@ static json_t *data_of(const struct machine_event *ev)
     case MACHINE_EVENT_STOP:
     case MACHINE_EVENT_RESUME:
     case MACHINE_EVENT_POWERDOWN:
+    case MACHINE_EVENT_DEBUG:
         break;
     }
     return NULL;

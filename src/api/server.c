@@ -221,6 +221,9 @@ static void send_event(void *ctx)
 static void on_event(void *ctx, const struct machine_event *ev)
 {
     struct api *a = ctx;
+    if (api_event_name(ev->kind) == NULL) {
+        return; /* none of the protocol's */
+    }
     struct posted_event *p = xzalloc(sizeof *p);
     p->api = a;
     p->event = *ev;

@@ -19,6 +19,7 @@ enum machine_event_kind {
     MACHINE_EVENT_POWERDOWN, /* somebody pressed the power button */
     MACHINE_EVENT_SHUTDOWN,  /* it is over */
     MACHINE_EVENT_DEVICE_DELETED, /* a card is out */
+    MACHINE_EVENT_DEBUG,     /* a processor stopped for the debugger (debug.h) */
 };
 
 struct machine_event {

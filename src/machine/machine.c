@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "display/vnc.h"
+#include "machine/debug.h"
 #include "machine/pc.h"
 
 static int make_cpus(struct machine *m, const struct machine_config *c, struct err *e)
@@ -142,6 +143,7 @@ void machine_free(struct machine *m)
     }
     vnc_free(m->vnc);
     machine_threads_stop(m);
+    machine_debug_detach(m);
     if (m->mem != NULL) {
         gmem_set_code_hook(m->mem, NULL, NULL);
         gmem_set_map_hook(m->mem, NULL, NULL);

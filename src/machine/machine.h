@@ -27,6 +27,7 @@
 #include "machine/events.h"
 #include "machine/time.h"
 
+struct machine_debugger;
 struct pc;
 struct vnc;
 
@@ -38,6 +39,7 @@ enum machine_hold {
     HOLD_RESET = 1u << 1, /* a reset is on its way */
     HOLD_END = 1u << 2,   /* it is over */
     HOLD_LOOK = 1u << 3,  /* somebody looks at the processors for a moment */
+    HOLD_DEBUG = 1u << 4, /* a debugger has them stand (debug.h) */
 };
 
 enum machine_reason {
@@ -64,6 +66,7 @@ struct vcpu {
     _Atomic uint32_t wakes;    /* counts calls of wake: what a sleeper in HLT waits to change */
     _Atomic uint32_t sleeping; /* it may be inside the futex */
     uint32_t poll_ns;          /* how long to look for work before sleeping */
+    _Atomic bool stands;       /* while a debugger lets others run; changes while all stand */
     bool wants_smm;            /* the two guarded by run_lock: an SMI waits until it may enter; */
     bool smm_running;          /* it is counted in machine.smm_running */
 };
@@ -107,6 +110,7 @@ struct machine {
     _Atomic uint32_t hold; /* hold_bits, for a look without the lock */
     pthread_mutex_t listen_lock; /* guards listeners; the innermost lock */
     struct machine_listener *listeners; /* borrowed */
+    struct machine_debugger *_Atomic debugger; /* owned; NULL: none (debug.h) */
     /* System management (smm.c): while anybody is in SMM or on the way, only those in SMM run. */
     unsigned smm_running;       /* threads in SMM, or entering, and not parked; run_lock */
     unsigned smm_inside;        /* processors in SMM; run_lock */

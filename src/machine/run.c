@@ -133,7 +133,8 @@ void machine_barrier(struct machine *m)
 /* Something keeps processors from running: a hold, or somebody's system-management mode. */
 static bool must_park(const struct machine *m, const struct vcpu *v)
 {
-    return atomic_load(&m->hold) != 0 || (atomic_load(&m->smm_count) != 0 && !v->cpu->in_smm);
+    return atomic_load(&m->hold) != 0 || atomic_load(&v->stands) ||
+           (atomic_load(&m->smm_count) != 0 && !v->cpu->in_smm);
 }
 
 /* False: the thread is to end. */
@@ -144,7 +145,8 @@ static bool park(struct machine *m, struct vcpu *v)
     m->smm_running -= v->smm_running;
     v->smm_running = false;
     pthread_cond_broadcast(&m->run_changed);
-    while ((m->hold_bits != 0 || !machine_smm_may_run(m, v)) && !m->quit) {
+    while ((m->hold_bits != 0 || atomic_load(&v->stands) || !machine_smm_may_run(m, v)) &&
+           !m->quit) {
         pthread_cond_wait(&m->run_changed, &m->run_lock);
     }
     m->parked--;
@@ -193,6 +195,10 @@ static void *vcpu_main(void *arg)
             break;
         case ENGINE_EXIT_SHUTDOWN:
             shut_down(v);
+            break;
+        case ENGINE_EXIT_DEBUG:
+            machine_hold(m, HOLD_DEBUG);
+            machine_notify(m, &(struct machine_event){ .kind = MACHINE_EVENT_DEBUG });
             break;
         case ENGINE_EXIT_ERROR:
             machine_request_end(m, MACHINE_FAILED, 1, "the %s engine failed",
