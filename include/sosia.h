@@ -272,6 +272,14 @@ int sosia_api_new(struct sosia_api **out, struct sosia_vm *vm, const char *name,
                   char *error);
 void sosia_api_free(struct sosia_api *api);
 
+/* A stub for GDB's `target remote` (docs/gdb.md). address: PORT or HOST:PORT, which without a host
+ * only this computer reaches, or a path with a slash in it; ",arch=i386" behind it gives GDB 32-bit
+ * registers. Free it before the VM. where: what to give to `target remote`. */
+struct sosia_gdb;
+int sosia_gdb_new(struct sosia_gdb **out, struct sosia_vm *vm, const char *address, char *error);
+void sosia_gdb_free(struct sosia_gdb *gdb);
+const char *sosia_gdb_where(const struct sosia_gdb *gdb);
+
 /* What this host can do: the n-th engine from 0 on; -ENOENT after the last. Texts are static or
  * written to text (SOSIA_ERROR_BYTES). */
 int sosia_engine_info(unsigned n, const char **name, bool *usable, char *text);

@@ -51,6 +51,8 @@ void run_help(void)
         "      --name NAME                  what `sosia ls`, stop, info... know it by\n"
         "      --api PATH                   a control socket there (QEMU Machine Protocol)\n"
         "      --no-reboot                  a guest reset or triple fault ends the VM, status 2\n"
+        "      --gdb ADDR                   for gdb: target remote PORT, HOST:PORT or PATH\n"
+        "  -S, --paused                     do not start yet: gdb or a control socket will\n"
         "      --exit-port PORT             a write of V there ends the VM, status (V<<1)|1\n"
         "      --bt-cache SIZE              code cache of the bt engine (128M)\n"
         "      --bt-dump FILE[,FIRST[-LAST]] guest and host code of translated blocks\n"

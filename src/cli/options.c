@@ -24,6 +24,7 @@ enum long_only {
     OPT_FIRMWARE,
     OPT_UEFI_VARS,
     OPT_SCREENSHOT,
+    OPT_GDB,
     OPT_API,
     OPT_NAME,
     OPT_LATER, /* part of the contract, not built yet */
@@ -57,6 +58,8 @@ static const struct option long_options[] = {
     {"firmware", required_argument, NULL, OPT_FIRMWARE},
     {"uefi-vars", required_argument, NULL, OPT_UEFI_VARS},
     {"screenshot", required_argument, NULL, OPT_SCREENSHOT},
+    {"gdb", required_argument, NULL, OPT_GDB},
+    {"paused", no_argument, NULL, 'S'},
     {"api", required_argument, NULL, OPT_API},
     {"name", required_argument, NULL, OPT_NAME},
     {NULL, 0, NULL, 0},
@@ -228,6 +231,12 @@ static int parse_one(struct run_options *o, int option, const char *name, char *
     case OPT_NAME:
         o->name = arg;
         return 0;
+    case OPT_GDB:
+        o->gdb = arg;
+        return 0;
+    case 'S':
+        o->paused = true;
+        return 0;
     case OPT_UEFI_VARS:
         o->config.uefi_vars = arg;
         return 0;
@@ -291,7 +300,7 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
     optind = 0; /* glibc: scan this argv from its start */
     for (;;) {
         int index = -1;
-        int option = getopt_long(argc, argv, ":e:m:c:k:i:a:d:n:vh", long_options, &index);
+        int option = getopt_long(argc, argv, ":e:m:c:k:i:a:d:n:Svh", long_options, &index);
         if (option == -1) {
             break;
         }

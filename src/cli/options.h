@@ -18,6 +18,8 @@ struct run_options {
     unsigned forward_count;
     const char *name;       /* of the VM, for `sosia ls`; or NULL */
     const char *api;        /* path of a control socket; or NULL */
+    const char *gdb;        /* where a debugger finds its stub; or NULL */
+    bool paused;            /* do not start before somebody says so */
     const char *screenshot; /* file made at the end; or NULL */
     int stdio_port;             /* the serial port on the terminal, -1: none */
     int verbose;

@@ -29,6 +29,7 @@ struct run {
     struct run_options options;
     struct sosia_vm *vm;
     struct sosia_api *api; /* or NULL */
+    struct sosia_gdb *gdb; /* or NULL */
     struct console console;
     struct output output;
     int event_fd; /* the VM ended, or the output failed */
@@ -247,6 +248,14 @@ static int run_vm(struct run *r)
         sosia_vm_free(r->vm);
         return fail(error);
     }
+    if (o->gdb != NULL && sosia_gdb_new(&r->gdb, r->vm, o->gdb, error) < 0) {
+        sosia_api_free(r->api);
+        sosia_vm_free(r->vm);
+        return fail(error);
+    }
+    if (o->gdb != NULL) {
+        fprintf(stderr, "sosia: gdb: target remote %s\n", sosia_gdb_where(r->gdb));
+    }
     say_ptys(r);
     say_display(r);
     console_init(&r->console, r->vm, r->options.stdio_port);
@@ -254,7 +263,9 @@ static int run_vm(struct run *r)
         term_raw();
     }
     clock_gettime(CLOCK_MONOTONIC, &from);
-    sosia_vm_start(r->vm);
+    if (!o->paused) {
+        sosia_vm_start(r->vm);
+    }
     wait_for_end(r);
     /* The guest's last words, unless the person has no more patience. */
     if (!r->console.quit && r->signal == 0) {
@@ -266,6 +277,7 @@ static int run_vm(struct run *r)
         say_counters(r);
     }
     take_screenshot(r);
+    sosia_gdb_free(r->gdb);
     sosia_api_free(r->api);
     sosia_vm_free(r->vm);
     term_restore();
