@@ -52,7 +52,7 @@ LEFT_OUT += $(if $(call have,libvncserver),src/display/vnc_none.c,src/display/vn
 LEFT_OUT += $(if $(call have,libnbd),,src/block/nbd.c)
 # The control socket, and the commands that go over it, are in JSON.
 $(call optional,jansson,HAVE_JANSSON)
-API_FILES := $(addprefix src/api/,cmd_%.c commands.c events.c frame.c names.c qmp.c server.c) src/cli/control.c
+API_FILES := $(addprefix src/api/,client.c cmd_%.c commands.c events.c frame.c names.c qmp.c server.c) src/cli/control.c
 NO_API    := src/api/none.c src/cli/control_none.c
 LEFT_OUT  += $(if $(call have,jansson),$(NO_API),$(filter $(API_FILES),$(wildcard src/api/*.c src/cli/*.c)))
 
@@ -73,15 +73,15 @@ $(GEN)/cpu/.stamp: tools/geninsn src/cpu/insns.txt
 	@touch $@
 $(GEN)/cpu/insn_tables.c $(GEN)/cpu/insn_ops.h: $(GEN)/cpu/.stamp ;
 $(GEN_OBJS): $(GEN_SRCS)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -MT $@ -c -o $@ $<
 
 # -- Objects and libraries ----------------------------------------------------------------------
 $(BUILD)/obj/%.c.o: src/%.c | $(GEN)/cpu/.stamp
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(subst /,_,$*)) -MMD -MP -c -o $@ $<
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(subst /,_,$*)) -MMD -MP -MT $@ -c -o $@ $<
 $(BUILD)/obj/%.S.o: src/%.S | $(GEN)/cpu/.stamp
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -MT $@ -c -o $@ $<
 
 define layer_rule
 $(BUILD)/lib/$(subst /,_,$(1)).a: $(call objs_of,$(1))
@@ -114,7 +114,7 @@ $(SUPPORT_LIB): $(SUPPORT_OBJS)
 	$(AR) rcs $@ $^
 $(BUILD)/tests/support/%.o: tests/support/%.c | $(GEN)/cpu/.stamp
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -MMD -MP -MT $@ -c -o $@ $<
 
 # Only a test that includes more of tests/support than test.h links with it.
 test_support = $(if $(shell grep '^.include "support/' $(1) | grep -v '/test\.h"'),$(SUPPORT_LIB))
@@ -122,7 +122,7 @@ test_layers = $(or $(shell sed -n 's,^// LAYERS: *,,p' $(1)),$(filter-out cli,$(
 define test_rule
 $(patsubst tests/%.c,$(BUILD)/tests/%,$(1)): $(1) $(foreach l,$(call test_layers,$(1)),$(filter %/$(subst /,_,$(l)).a,$(LIBS))) $(call test_support,$(1)) | $(GEN)/cpu/.stamp
 	@mkdir -p $$(@D)
-	$$(CC) $$(CPPFLAGS) -Itests $$(CFLAGS) -MMD -MP -MF $$@.d $$(LDFLAGS) -o $$@ $$< -Wl,--start-group $(call test_support,$(1)) $(foreach l,$(call test_layers,$(1)),$(filter %/$(subst /,_,$(l)).a,$(LIBS))) -Wl,--end-group -lcmocka $$(LDLIBS)
+	$$(CC) $$(CPPFLAGS) -Itests $$(CFLAGS) -MMD -MP -MT $$@ -MF $$@.d $$(LDFLAGS) -o $$@ $$< -Wl,--start-group $(call test_support,$(1)) $(foreach l,$(call test_layers,$(1)),$(filter %/$(subst /,_,$(l)).a,$(LIBS))) -Wl,--end-group -lcmocka $$(LDLIBS)
 endef
 $(foreach t,$(TEST_SRCS),$(eval $(call test_rule,$(t))))
 

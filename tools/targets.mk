@@ -73,7 +73,7 @@ FUZZ_BINS  := $(patsubst fuzz/%.c,$(BUILD)/bin/%,$(FUZZ_SRCS))
 define fuzz_rule
 $(patsubst fuzz/%.c,$(BUILD)/bin/%,$(1)): $(1) $(foreach l,$(call test_layers,$(1)),$(filter %/$(subst /,_,$(l)).a,$(LIBS))) $(call test_support,$(1)) | $(GEN)/cpu/.stamp
 	@mkdir -p $$(@D)
-	$$(CC) $$(CPPFLAGS) -Itests $$(CFLAGS) -fsanitize=fuzzer -MMD -MP -MF $$@.d -o $$@ $$< -Wl,--start-group $(call test_support,$(1)) $(foreach l,$(call test_layers,$(1)),$(filter %/$(subst /,_,$(l)).a,$(LIBS))) -Wl,--end-group $$(LDLIBS)
+	$$(CC) $$(CPPFLAGS) -Itests $$(CFLAGS) -fsanitize=fuzzer -MMD -MP -MT $$@ -MF $$@.d -o $$@ $$< -Wl,--start-group $(call test_support,$(1)) $(foreach l,$(call test_layers,$(1)),$(filter %/$(subst /,_,$(l)).a,$(LIBS))) -Wl,--end-group $$(LDLIBS)
 endef
 $(foreach t,$(FUZZ_SRCS),$(eval $(call fuzz_rule,$(t))))
 
