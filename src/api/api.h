@@ -14,7 +14,7 @@ struct api;
 struct machine;
 
 struct api_config {
-    const char *name; /* of the VM, for its socket in the directory of them all (names.h); or NULL */
+    const char *name; /* of the VM: makes a socket in the directory of them all (names.h) */
     const char *path; /* of another socket; or NULL */
 };
 

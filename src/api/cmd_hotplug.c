@@ -24,7 +24,8 @@ static const char *file_of(const json_t *args)
 }
 
 /* What these names ask of the host is done always, or never (docs/api.md). */
-static const char *const passed_over[] = { "cache", "aio", "discard", "detect-zeroes", "auto-read-only" };
+static const char *const passed_over[] = { "cache", "aio", "discard", "detect-zeroes",
+                                           "auto-read-only" };
 
 static int blockdev_add(struct api_call *c)
 {

@@ -45,10 +45,13 @@ struct api_command {
 };
 
 /* -- Tables, each ended by a row without a name ------------------------------------------------ */
-extern const struct api_command api_core_commands[]; /* cmd_core.c: the protocol itself */
-extern const struct api_command api_run_commands[];  /* cmd_run.c: running, stopping, the end */
-
+extern const struct api_command api_block_commands[];   /* cmd_block.c: disks, their images */
+extern const struct api_command api_core_commands[];    /* cmd_core.c: the protocol itself */
 extern const struct api_command api_hotplug_commands[]; /* cmd_hotplug.c: what comes and goes */
+extern const struct api_command api_monitor_commands[]; /* cmd_monitor.c: text for people */
+extern const struct api_command api_query_commands[];   /* cmd_query.c: what it is made of */
+extern const struct api_command api_run_commands[];     /* cmd_run.c: running, the end */
+extern const struct api_command api_screen_commands[];  /* cmd_screen.c: screen, keys, mouse */
 
 /* The n-th command of all tables; NULL after the last. */
 const struct api_command *api_command(unsigned n);
@@ -66,6 +69,8 @@ json_t *api_json_text(const char *text);
 int api_refuse(struct api_call *c, int error, const char *class, const char *fmt, ...)
     PRINTF_LIKE(4, 5);
 
+/* machine_info of a topic, to be freed; "" when there is none. */
+char *api_info(struct machine *m, const char *topic);
 const char *api_vm_name(const struct api *a); /* or NULL */
 
 #endif

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/unixsock.h"
 
 #define SUFFIX ".sock"
@@ -120,6 +121,17 @@ static pid_t peer_of(int fd)
     return peer.pid;
 }
 
+/* A connection to a VM that answers, else < 0; the socket of a dead one is removed. */
+static int connect_or_remove(const char *dir, const char *name)
+{
+    char path[API_PATH_MAX];
+    int fd = path_of(path, dir, name, NULL) == 0 ? unix_connect(path, NULL) : -EINVAL;
+    if (fd == -ECONNREFUSED) {
+        unlink(path);
+    }
+    return fd;
+}
+
 int api_names(api_name_fn *fn, void *ctx, struct err *e)
 {
     char dir[API_PATH_MAX];
@@ -128,23 +140,24 @@ int api_names(api_name_fn *fn, void *ctx, struct err *e)
     if (lock < 0) {
         return lock;
     }
-    flock(lock, LOCK_EX); /* what is dead now is removed now, and none that comes meanwhile */
+    flock(lock, LOCK_EX); /* none that is just being made is taken for dead */
     int count = scandir(dir, &list, is_socket_name, alphasort);
     int r = count < 0 ? err_set(e, -errno, "%s: %s", dir, strerror(errno)) : 0;
+    int *fd = xcalloc(count > 0 ? (size_t)count : 0, sizeof *fd);
     for (int i = 0; i < count; i++) {
-        char path[API_PATH_MAX];
         char *name = list[i]->d_name;
         name[strlen(name) - (sizeof SUFFIX - 1)] = '\0';
-        int fd = path_of(path, dir, name, NULL) == 0 ? unix_connect(path, NULL) : -EINVAL;
-        if (fd >= 0) {
-            fn(ctx, name, fd, peer_of(fd));
-        } else if (fd == -ECONNREFUSED) {
-            unlink(path);
+        fd[i] = connect_or_remove(dir, name);
+    }
+    close(lock);
+    for (int i = 0; i < count; i++) {
+        if (fd[i] >= 0) {
+            fn(ctx, list[i]->d_name, fd[i], peer_of(fd[i]));
         }
         free(list[i]);
     }
     free(list);
-    close(lock);
+    free(fd);
     return r;
 }
 

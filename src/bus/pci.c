@@ -139,18 +139,24 @@ static void place(struct region *r, uint64_t base, bool on)
     region_enable(r, on);
 }
 
-static void update_bar(struct pci_func *f, unsigned n)
+uint64_t pci_bar_base(const struct pci_func *f, unsigned n)
 {
     const struct pci_bar *bar = &f->bar[n];
     const uint8_t *reg = f->config + PCI_BAR0 + 4 * n;
-    if (bar->kind == PCI_BAR_NONE) {
-        return;
-    }
     uint64_t base = load_le32(reg);
     if (bar_is_64(bar)) {
         base |= (uint64_t)load_le32(reg + 4) << 32;
     }
-    base &= ~(bar->size - 1);
+    return base & ~(bar->size - 1);
+}
+
+static void update_bar(struct pci_func *f, unsigned n)
+{
+    const struct pci_bar *bar = &f->bar[n];
+    if (bar->kind == PCI_BAR_NONE) {
+        return;
+    }
+    uint64_t base = pci_bar_base(f, n);
     bool on;
     if (bar->kind == PCI_BAR_IO) {
         on = (command(f) & PCI_COMMAND_IO) && addressable(base, bar->size, 0x10000);

@@ -123,6 +123,8 @@ void pci_func_init(struct pci_func *f, struct pci_bus *p, uint8_t devfn, uint16_
 void pci_func_fini(struct pci_func *f);
 void pci_add_bar(struct pci_func *f, unsigned n, enum pci_bar_kind kind, uint64_t size,
                  const struct region_ops *ops, void *dev);
+/* Where the guest has put a BAR, whether it decodes or not. */
+uint64_t pci_bar_base(const struct pci_func *f, unsigned n);
 /* Expansion ROM: a copy of data, padded to a power of two from 2 KiB up. -EINVAL: too large. */
 MUST_CHECK int pci_add_rom(struct pci_func *f, const void *data, uint64_t size);
 uint8_t pci_add_cap(struct pci_func *f, uint8_t id, uint8_t size); /* returns its offset */

@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/api.h"
 #include "block/image.h"
+#include "cli/control.h"
 #include "cli/disk.h"
 #include "cli/run.h"
 #include "net/net.h"
@@ -13,8 +15,10 @@ static void help(FILE *to)
 {
     fputs("usage: sosia run [options] [IMAGE]   run a virtual machine in the foreground\n"
           "       sosia disk COMMAND            disk images: create, info, convert, check...\n"
-          "       sosia engines                 what this host can do, and why not\n"
-          "       sosia help [run|disk]         this text, or that command's options\n"
+          "       sosia engines                 what this host can do, and why not\n",
+          to);
+    control_help(to);
+    fputs("       sosia help [run|disk]         this text, or that command's options\n"
           "       sosia --version\n",
           to);
 }
@@ -81,6 +85,7 @@ static int version_main(void)
     printf("engines: bt, interp; optional parts: %s\n", block_parts(parts, sizeof parts));
     printf("displays: %snone\n", sosia_display_built(SOSIA_DISPLAY_VNC) ? "vnc, " : "");
     printf("networks: %stap, passt\n", net_user_built() ? "user, " : "");
+    printf("control socket: %s\n", api_built() ? "yes" : "no");
     return 0;
 }
 
@@ -97,7 +102,7 @@ static bool is_any_of(const char *s, const char *const *list)
 int main(int argc, char **argv)
 {
     static const char *const later[] = { "snapshot", "restore", "clone",
-                                         "migrate", "ls",       "stop",    NULL };
+                                         "migrate", NULL };
     static const char *const helps[] = { "help", "--help", "-h", NULL };
     static const char *const versions[] = { "version", "--version", "-V", NULL };
     if (argc < 2) {
@@ -111,7 +116,9 @@ int main(int argc, char **argv)
         return disk_main(argc - 1, argv + 1);
     }
     int status = 0;
-    if (strcmp(argv[1], "engines") == 0) {
+    if (control_knows(argv[1])) {
+        status = control_main(argc - 1, argv + 1);
+    } else if (strcmp(argv[1], "engines") == 0) {
         status = engines_main();
     } else if (is_any_of(argv[1], versions)) {
         status = version_main();

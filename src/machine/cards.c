@@ -132,6 +132,17 @@ void cards_unplug(struct cards *k, unsigned slot)
     k->card[slot] = NULL;
 }
 
+struct card *cards_with_disk(struct cards *k, const struct disk *disk)
+{
+    for (unsigned slot = 0; slot < CARDS_SLOTS; slot++) {
+        struct card *card = k->card[slot];
+        if (card != NULL && card->kind == CARD_VIRTIO_BLK && card->disk == disk) {
+            return card;
+        }
+    }
+    return NULL;
+}
+
 struct card *cards_find(struct cards *k, const char *id)
 {
     for (unsigned slot = 0; slot < CARDS_SLOTS; slot++) {

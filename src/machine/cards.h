@@ -78,6 +78,7 @@ void cards_fini(struct cards *k);
 MUST_CHECK int cards_plug(struct cards *k, const struct card_config *c, struct card **out,
                           struct err *e);
 void cards_unplug(struct cards *k, unsigned slot);
+struct card *cards_with_disk(struct cards *k, const struct disk *disk); /* NULL: none */
 struct card *cards_find(struct cards *k, const char *id); /* NULL: none */
 
 #endif

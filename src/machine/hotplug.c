@@ -54,6 +54,32 @@ int machine_remove_disk(struct machine *m, const char *name, struct err *e)
     return r;
 }
 
+static int resize_locked(struct pc *p, const char *name, uint64_t size, struct err *e)
+{
+    struct disk *disk = disks_find(&p->disks, name);
+    struct card *card = disk != NULL ? cards_with_disk(&p->cards, disk) : NULL;
+    if (disk == NULL) {
+        return err_set(e, -ENOENT, "Device '%s' not found", name);
+    }
+    if (disk->used && card == NULL) {
+        return err_set(e, -ENOTSUP, "only a virtio-blk disk changes its size while it is in use");
+    }
+    block_queue_drain(disk->queue);
+    int r = block_resize(disk->block, size, e);
+    if (r == 0 && card != NULL) {
+        virtio_blk_resized(card->blk);
+    }
+    return r;
+}
+
+int machine_resize_disk(struct machine *m, const char *name, uint64_t size, struct err *e)
+{
+    bus_lock(m->bus);
+    int r = resize_locked(m->pc, name, size, e);
+    bus_unlock(m->bus);
+    return r;
+}
+
 int machine_add_netdev(struct machine *m, const char *name, const struct nic_config *c,
                        struct err *e)
 {

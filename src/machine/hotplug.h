@@ -19,10 +19,14 @@ MUST_CHECK int machine_add_netdev(struct machine *m, const char *name, const str
 MUST_CHECK int machine_remove_disk(struct machine *m, const char *name, struct err *e);
 MUST_CHECK int machine_remove_netdev(struct machine *m, const char *name, struct err *e);
 
-/* Put a card in. backend: the name of its disk or network. c's disk and netdev are not looked at. */
+/* -ENOENT; -ENOTSUP: the image cannot, or a drive that cannot tell the guest uses it. */
+MUST_CHECK int machine_resize_disk(struct machine *m, const char *name, uint64_t size,
+                                   struct err *e);
+
+/* -ENOENT; -ENOTSUP: the image cannot, or it is in use by a drive that cannot tell the guest. */
 MUST_CHECK int machine_plug(struct machine *m, const struct card_config *c, const char *backend,
                             struct err *e);
-/* Ask the guest to let go of a card. MACHINE_EVENT_DEVICE_DELETED tells when it is out. -ENOENT. */
+/* Ask the guest to let go of a card: DEVICE_DELETED tells when it is out. -ENOENT. */
 MUST_CHECK int machine_unplug(struct machine *m, const char *id, struct err *e);
 
 /* The guest let go. Machine lock held. */

@@ -62,6 +62,7 @@ struct vcpu {
     struct machine *machine;
     struct cpu *cpu;
     pthread_t thread;
+    pid_t tid; /* the same for the host's tools */
     bool started;
     _Atomic uint32_t wakes;    /* counts calls of wake: what a sleeper in HLT waits to change */
     _Atomic uint32_t sleeping; /* it may be inside the futex */

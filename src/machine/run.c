@@ -177,6 +177,7 @@ static void *vcpu_main(void *arg)
     char name[16];
     snprintf(name, sizeof name, "cpu%u", v->cpu->index);
     pthread_setname_np(pthread_self(), name);
+    v->tid = gettid(); /* before anybody sees us stand */
     for (;;) {
         /* In this order: whoever holds sets the bit first and kicks then. */
         cpu_clear_event(v->cpu, CPU_EV_KICK);

@@ -12,6 +12,8 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "dev/pc/ps2.h"
+#include "display/keys.h"
 
 struct machine;
 struct surface;

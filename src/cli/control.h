@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 -- commands to VMs that run: ls, stop, info... */
+#ifndef SOSIA_CLI_CONTROL_H
+#define SOSIA_CLI_CONTROL_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+/* Is it one of these commands? */
+bool control_knows(const char *command);
+/* argv[0] is the command. Returns the exit status. */
+int control_main(int argc, char **argv);
+void control_help(FILE *to);
+
+#endif
