@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "machine/drives.h"
 #include "machine/machine.h"
 
 #define BLK_QUEUES_MAX 4u
@@ -46,6 +47,7 @@ static void init_blk(struct cards *k, struct card *card, const char *name,
     };
     card->disk = c->disk;
     c->disk->used = true;
+    disk_set_place(c->disk, "scsi", PCI_DEVFN(card->slot, 0), "/disk@0,0");
     card->blk = xzalloc(sizeof *card->blk);
     virtio_blk_init(card->blk, name, k->pci, k->machine->bus, PCI_DEVFN(card->slot, 0), &config);
 }
@@ -193,10 +195,10 @@ static int add_blk(struct cards *k, unsigned i, struct disk *d, struct err *e)
     return cards_plug(k, &config, &card, e);
 }
 
-static int add_scsi(struct cards *k, const struct disk *d, struct err *e)
+static int add_scsi(struct cards *k, struct disk *d, struct err *e)
 {
-    uint8_t devfn = 0;
     if (k->scsi == NULL) {
+        uint8_t devfn = 0;
         int r = next_slot(k, &devfn, e);
         if (r < 0) {
             return r;
@@ -205,8 +207,62 @@ static int add_scsi(struct cards *k, const struct disk *d, struct err *e)
         k->scsi = xzalloc(sizeof *k->scsi);
         virtio_scsi_init(k->scsi, k->pci, k->machine->bus, devfn, queues_of_disks(k), &o);
     }
+    disk_set_place(d, "scsi", k->scsi->v.pci.devfn, "/channel@0/disk@%x,0", k->scsi->targets);
     virtio_scsi_add(k->scsi, d->queue, d->cdrom, d->readonly, d->serial);
     return 0;
+}
+
+/* One card for all, in the place of the first. */
+static int add_ahci(struct cards *k, struct disks *d, struct err *e)
+{
+    struct ide_drive_config drives[AHCI_PORTS];
+    uint8_t devfn = 0;
+    if (k->ahci != NULL) {
+        return 0;
+    }
+    int r = next_slot(k, &devfn, e);
+    r = r == 0 ? drives_assign_ahci(drives, d, devfn, e) : r;
+    if (r < 0) {
+        return r;
+    }
+    k->ahci = xzalloc(sizeof *k->ahci);
+    ahci_init(k->ahci, "ahci", k->pci, k->machine->bus, devfn, drives);
+    return 0;
+}
+
+static int add_nvme(struct cards *k, unsigned i, struct disk *d, struct err *e)
+{
+    uint8_t devfn = 0;
+    int r = d->cdrom ? err_set(e, -EINVAL, "a CD-ROM drive cannot be on nvme: try ahci or ide")
+                     : next_slot(k, &devfn, e);
+    if (r < 0) {
+        return r;
+    }
+    const struct nvme_config c = { .queue = d->queue,
+                                   .readonly = d->readonly,
+                                   .serial = d->serial };
+    char name[24];
+    snprintf(name, sizeof name, "nvme.%u", i);
+    disk_set_place(d, "nvme", devfn, "/namespace@1,0");
+    k->nvme[k->nvme_count] = xzalloc(sizeof(struct nvme));
+    nvme_init(k->nvme[k->nvme_count++], name, k->pci, k->machine->bus, devfn, &c);
+    return 0;
+}
+
+static int add_disk(struct cards *k, unsigned i, struct disks *d, struct err *e)
+{
+    switch (d->disk[i].bus) {
+    case DISK_VIRTIO:
+        return add_blk(k, i, &d->disk[i], e);
+    case DISK_SCSI:
+        return add_scsi(k, &d->disk[i], e);
+    case DISK_AHCI:
+        return add_ahci(k, d, e);
+    case DISK_NVME:
+        return add_nvme(k, i, &d->disk[i], e);
+    default:
+        return 0; /* on the board */
+    }
 }
 
 /* -- The other virtio devices ------------------------------------------------------------------ */
@@ -298,11 +354,7 @@ int cards_init(struct cards *k, struct machine *m, struct pci_bus *p,
         r = add_nic(k, n, i, &c->nic[i], e);
     }
     for (unsigned i = 0; i < d->count && r == 0; i++) {
-        if (d->disk[i].bus == DISK_VIRTIO) {
-            r = add_blk(k, i, &d->disk[i], e);
-        } else if (d->disk[i].bus == DISK_SCSI) {
-            r = add_scsi(k, &d->disk[i], e);
-        }
+        r = add_disk(k, i, d, e);
     }
     return r == 0 ? add_others(k, p, c, e) : r;
 }
@@ -331,6 +383,14 @@ void cards_fini(struct cards *k)
     if (k->scsi != NULL) {
         virtio_scsi_fini(k->scsi);
         free(k->scsi);
+    }
+    for (unsigned i = 0; i < k->nvme_count; i++) {
+        nvme_fini(k->nvme[i]);
+        free(k->nvme[i]);
+    }
+    if (k->ahci != NULL) {
+        ahci_fini(k->ahci);
+        free(k->ahci);
     }
     for (unsigned slot = 0; slot < CARDS_SLOTS; slot++) {
         if (k->card[slot] != NULL) {

@@ -6,7 +6,9 @@
 #ifndef SOSIA_MACHINE_CARDS_H
 #define SOSIA_MACHINE_CARDS_H
 
+#include "dev/pc/ahci.h"
 #include "dev/pc/e1000.h"
+#include "dev/pc/nvme.h"
 #include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/console.h"
@@ -56,8 +58,11 @@ struct card_config {
 
 struct cards {
     struct machine *machine;
-    struct pci_bus *pci; /* borrowed */
-    struct card *card[CARDS_SLOTS]; /* owned; by slot */
+    struct pci_bus *pci;                  /* borrowed */
+    struct card *card[CARDS_SLOTS];       /* owned; by slot */
+    struct nvme *nvme[MACHINE_DISKS_MAX]; /* owned */
+    unsigned nvme_count;
+    struct ahci *ahci;        /* owned; NULL: nothing is on it */
     struct virtio_scsi *scsi; /* owned; NULL: nothing is on it */
     struct virtio_rng *rng;   /* owned; so are these */
     struct virtio_balloon *balloon;

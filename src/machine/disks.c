@@ -2,6 +2,7 @@
 #include "machine/disks.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -86,6 +87,18 @@ int disks_open(struct disks *d, const struct machine_config *c, struct loop *loo
         }
     }
     return 0;
+}
+
+void disk_set_place(struct disk *d, const char *name, uint8_t devfn, const char *rest, ...)
+{
+    va_list args;
+    int n = snprintf(d->place, sizeof d->place, "/pci@i0cf8/%s@%x", name, devfn >> 3);
+    if (devfn & 7) {
+        n += snprintf(d->place + n, sizeof d->place - (size_t)n, ",%x", devfn & 7u);
+    }
+    va_start(args, rest);
+    vsnprintf(d->place + n, sizeof d->place - (size_t)n, rest, args);
+    va_end(args);
 }
 
 void disks_remove(struct disk *disk)

@@ -13,12 +13,13 @@ struct disk {
     struct block *block; /* NULL: this place is free */
     struct block_queue *queue;
     char name[MACHINE_NAME_BYTES];
-    bool used; /* by a drive or a card */
+    bool used;         /* by a drive or a card */
     enum disk_bus bus; /* never DISK_ANY */
     bool readonly;
     bool cdrom;
     bool packed;
     char serial[21];
+    char place[64]; /* Open Firmware path, as firmware knows it by; "": on nothing it starts from */
 };
 
 struct disks {
@@ -33,6 +34,9 @@ MUST_CHECK int disks_open(struct disks *d, const struct machine_config *c, struc
 MUST_CHECK int disks_add(struct disks *d, const char *name, const struct disk_config *c,
                          struct block *image, struct loop *loop, struct disk **out, struct err *e);
 struct disk *disks_find(struct disks *d, const char *name); /* NULL: none */
+/* PCI slot and function, and what follows them: "/pci@i0cf8/NAME@SLOT[,FUNCTION]REST". */
+void disk_set_place(struct disk *d, const char *name, uint8_t devfn, const char *rest, ...)
+    PRINTF_LIKE(4, 5);
 /* Nobody uses it. */
 void disks_remove(struct disk *disk);
 /* The image that a configuration asks for. Machine lock held or not: it may take its time. */

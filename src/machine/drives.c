@@ -6,18 +6,24 @@
 
 #define IDE_PLACES (IDE_CHANNELS * IDE_DRIVES)
 
-int drives_assign_ide(struct ide_drive_config out[IDE_CHANNELS][IDE_DRIVES], const struct disks *d,
+static struct ide_drive_config drive(const struct disk *d)
+{
+    return (struct ide_drive_config){
+        .kind = d->cdrom ? IDE_CD : IDE_DISK,
+        .queue = d->queue,
+        .readonly = d->readonly,
+        .serial = d->serial,
+    };
+}
+
+int drives_assign_ide(struct ide_drive_config out[IDE_CHANNELS][IDE_DRIVES], struct disks *d,
                       struct err *e)
 {
     static const uint8_t disk_order[IDE_PLACES] = { 0, 1, 2, 3 };
     static const uint8_t cd_order[IDE_PLACES] = { 2, 3, 1, 0 };
     memset(out, 0, IDE_CHANNELS * sizeof out[0]);
     for (unsigned i = 0; i < d->count; i++) {
-        const struct disk *disk = &d->disk[i];
-        if (disk->bus == DISK_AHCI || disk->bus == DISK_NVME) {
-            return err_set(e, -ENOTSUP, "disks on %s are not built yet",
-                           disk->bus == DISK_AHCI ? "ahci" : "nvme");
-        }
+        struct disk *disk = &d->disk[i];
         if (disk->bus != DISK_IDE) {
             continue;
         }
@@ -30,12 +36,27 @@ int drives_assign_ide(struct ide_drive_config out[IDE_CHANNELS][IDE_DRIVES], con
         if (n == IDE_PLACES) {
             return err_set(e, -ENOSPC, "more than %u IDE drives", IDE_PLACES);
         }
-        out[order[n] / IDE_DRIVES][order[n] % IDE_DRIVES] = (struct ide_drive_config){
-            .kind = disk->cdrom ? IDE_CD : IDE_DISK,
-            .queue = disk->queue,
-            .readonly = disk->readonly,
-            .serial = disk->serial,
-        };
+        out[order[n] / IDE_DRIVES][order[n] % IDE_DRIVES] = drive(disk);
+        disk_set_place(disk, "ide", PCI_DEVFN(1, 1), "/drive@%x/disk@%x", order[n] / IDE_DRIVES,
+                       order[n] % IDE_DRIVES);
+    }
+    return 0;
+}
+
+int drives_assign_ahci(struct ide_drive_config out[AHCI_PORTS], struct disks *d, uint8_t devfn,
+                       struct err *e)
+{
+    unsigned n = 0;
+    memset(out, 0, AHCI_PORTS * sizeof out[0]);
+    for (unsigned i = 0; i < d->count; i++) {
+        if (d->disk[i].bus != DISK_AHCI) {
+            continue;
+        }
+        if (n == AHCI_PORTS) {
+            return err_set(e, -ENOSPC, "more than %u AHCI drives", AHCI_PORTS);
+        }
+        disk_set_place(&d->disk[i], "sata", devfn, "/drive@%x/disk@0", n);
+        out[n++] = drive(&d->disk[i]);
     }
     return 0;
 }

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -128,6 +129,23 @@ static int console_file(struct pc *p, const struct machine_config *c, struct err
     store_le64(port, SERIAL_CONSOLE);
     int r = fw_cfg_add_file(&p->fw_cfg, "etc/sercon-port", port, sizeof port);
     return r < 0 ? err_set(e, r, "fw_cfg: no room for etc/sercon-port") : 0;
+}
+
+/* What to start from: disks in the order of the command line, then CD-ROMs. */
+static int boot_order(struct pc *p, struct err *e)
+{
+    char text[MACHINE_DISKS_MAX * (sizeof p->disks.disk[0].place + 1) + 1];
+    size_t len = 0;
+    for (unsigned cdrom = 0; cdrom < 2; cdrom++) {
+        for (unsigned i = 0; i < p->disks.count; i++) {
+            const struct disk *d = &p->disks.disk[i];
+            if (d->cdrom == cdrom && d->place[0] != '\0') {
+                len += (size_t)snprintf(text + len, sizeof text - len, "%s\n", d->place);
+            }
+        }
+    }
+    int r = len == 0 ? 0 : fw_cfg_add_file(&p->fw_cfg, "bootorder", text, (uint32_t)len + 1);
+    return r < 0 ? err_set(e, r, "fw_cfg: no room for bootorder") : 0;
 }
 
 /* -- The image --------------------------------------------------------------------------------- */
@@ -306,6 +324,9 @@ int firmware_init(struct pc *p, const struct machine_config *c, struct err *e)
     }
     if (r == 0) {
         r = console_file(p, c, e);
+    }
+    if (r == 0) {
+        r = boot_order(p, e);
     }
     if (r == 0) {
         r = firmware_tables(p, e);

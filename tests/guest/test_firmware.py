@@ -68,6 +68,18 @@ def bios(tap, work):
            int.from_bytes(head[20:24], "big") == 400, "a screenshot of 720 by 400")
 
 
+def buses(tap, work):
+    """The first disk is where the BIOS starts from, whatever else there is."""
+    image, blank = (os.path.join(work, name) for name in ("boot.img", "blank.img"))
+    disk(image)
+    with open(blank, "wb") as f:
+        f.truncate(1 << 20)
+    for bus in ("ahci", "nvme", "virtio", "scsi"):
+        status, out, err = g.run("run", "--exit-port", str(EXIT_PORT), "-d", f"{image},bus={bus}",
+                                 "-d", f"{blank},bus=ide,format=raw", timeout=60)
+        tap.ok(status == 1 and "read by int" in out, f"SeaBIOS boots from {bus}", status, out, err)
+
+
 def grub(tap, work):
     rd = g.initrd(os.path.join(work, "rd.gz"))
     iso = g.grub_iso(os.path.join(work, "cd.iso"), "echo GRUB runs\nlinux /boot/vmlinuz console=ttyS0 "
@@ -120,6 +132,7 @@ def main():
     tap = g.Tap()
     with tempfile.TemporaryDirectory() as work:
         bios(tap, work)
+        buses(tap, work)
         grub(tap, work)
         uefi(tap, work)
     tap.end()

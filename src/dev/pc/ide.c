@@ -327,7 +327,8 @@ static int ide_post_load(void *dev, struct err *e)
         for (unsigned m = 0; m < IDE_DRIVES; m++) {
             ide_drive_forget(&c->drive[m]); /* requests of the life before */
         }
-        if (c->selected >= IDE_DRIVES || !ide_drive_valid(&c->drive[0]) || !ide_drive_valid(&c->drive[1])) {
+        if (c->selected >= IDE_DRIVES || !ide_drive_valid(&c->drive[0]) ||
+            !ide_drive_valid(&c->drive[1])) {
             return err_set(e, -EINVAL, "impossible state");
         }
         update_irq(c);

@@ -19,6 +19,7 @@ enum ata_command {
     CMD_READ_DMA_EXT = 0x25,
     CMD_READ_NATIVE_MAX_EXT = 0x27,
     CMD_READ_MULTIPLE_EXT = 0x29,
+    CMD_READ_LOG_EXT = 0x2f,
     CMD_WRITE = 0x30,
     CMD_WRITE_NO_RETRY = 0x31,
     CMD_WRITE_EXT = 0x34,
@@ -111,7 +112,7 @@ static bool locate(struct ide_drive *d, enum address_size size)
     return true;
 }
 
-static uint8_t error_of(int result) { return result == -EIO ? ER_UNC : ER_ABRT; }
+uint8_t ide_error_of(int result) { return result == -EIO ? ER_UNC : ER_ABRT; }
 
 /* -- PIO --------------------------------------------------------------------------------------- */
 static uint32_t block_bytes(const struct ide_drive *d)
@@ -141,7 +142,7 @@ static void taken(struct ide_drive *d, uint32_t bytes)
 static void pio_read_done(struct ide_drive *d, int result)
 {
     if (result < 0) {
-        ide_fail(d, error_of(result));
+        ide_fail(d, ide_error_of(result));
         return;
     }
     taken(d, d->end);
@@ -166,7 +167,7 @@ static void pio_write(struct ide_drive *d)
 static void pio_write_done(struct ide_drive *d, int result)
 {
     if (result < 0) {
-        ide_fail(d, error_of(result));
+        ide_fail(d, ide_error_of(result));
         return;
     }
     taken(d, d->end);
@@ -214,7 +215,7 @@ static void dma_go_on(struct ide_drive *d)
 static void dma_read_done(struct ide_drive *d, int result)
 {
     if (result < 0 || !d->host->dma(d, d->end, IDE_TO_MEMORY)) {
-        ide_fail(d, result < 0 ? error_of(result) : ER_ABRT);
+        ide_fail(d, result < 0 ? ide_error_of(result) : ER_ABRT);
         return;
     }
     dma_go_on(d);
@@ -223,7 +224,7 @@ static void dma_read_done(struct ide_drive *d, int result)
 static void dma_write_done(struct ide_drive *d, int result)
 {
     if (result < 0) {
-        ide_fail(d, error_of(result));
+        ide_fail(d, ide_error_of(result));
         return;
     }
     dma_go_on(d);
@@ -248,7 +249,7 @@ static void trim_done(struct ide_drive *d, int result)
         }
     }
     if (result < 0) {
-        ide_fail(d, error_of(result));
+        ide_fail(d, ide_error_of(result));
     } else {
         dma_over(d);
     }
@@ -343,14 +344,38 @@ static void flush_done(struct ide_drive *d, int result)
     }
 }
 
-static void identify(struct ide_drive *d)
+/* What is in data is the answer. */
+static void show_sector(struct ide_drive *d)
 {
-    ide_identify_disk(d);
     d->left = 0;
     d->at = 0;
     d->end = IDE_SECTOR;
     ide_show_block(d, PHASE_IN, IDE_SECTOR);
     d->host->raise(d);
+}
+
+/* ATA8-ACS2 7.27 and A.14: of the directory and the log of queued commands, a page each. */
+static void read_log(struct ide_drive *d)
+{
+    enum { LOG_DIRECTORY = 0x00, LOG_QUEUE_ERROR = 0x10 };
+    uint8_t log = d->low[0], sum = 0;
+    bool one_page = d->count[0] == 1 && d->count[1] == 0 && d->mid[0] == 0 && d->mid[1] == 0;
+    if (!d->sata || !one_page || (log != LOG_DIRECTORY && log != LOG_QUEUE_ERROR)) {
+        ide_fail(d, ER_ABRT);
+        return;
+    }
+    memset(d->data, 0, IDE_SECTOR);
+    if (log == LOG_DIRECTORY) {
+        store_le16(d->data, 1); /* version */
+        store_le16(d->data + 2 * LOG_QUEUE_ERROR, 1);
+    } else {
+        memcpy(d->data, d->queue_log, sizeof d->queue_log);
+        for (unsigned i = 0; i < sizeof d->queue_log; i++) {
+            sum = (uint8_t)(sum + d->data[i]);
+        }
+        d->data[IDE_SECTOR - 1] = (uint8_t)-sum;
+    }
+    show_sector(d);
 }
 
 static void verify(struct ide_drive *d, enum address_size size)
@@ -490,7 +515,11 @@ void ide_ata_command(struct ide_drive *d)
         native_max(d, BITS_48);
         return;
     case CMD_IDENTIFY:
-        identify(d);
+        ide_identify_disk(d);
+        show_sector(d);
+        return;
+    case CMD_READ_LOG_EXT:
+        read_log(d);
         return;
     case CMD_FLUSH:
     case CMD_FLUSH_EXT:

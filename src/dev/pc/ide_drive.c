@@ -115,6 +115,8 @@ void ide_drive_power_on(struct ide_drive *d)
     d->write_cache = true;
     d->sense_key = d->sense_code = d->sense_qualifier = 0;
     d->locked = d->ejected = d->packet_dma = false;
+    memset(d->queue_log, 0, sizeof d->queue_log);
+    d->queue_log[0] = 0x80; /* none */
 }
 
 void ide_drive_command(struct ide_drive *d, uint8_t command)
@@ -149,29 +151,45 @@ void ide_drive_dma(struct ide_drive *d)
 
 /* -- State, set-up ----------------------------------------------------------------------------- */
 const struct state_field ide_drive_state[] = {
-    STATE(struct ide_drive, status),          STATE(struct ide_drive, error),
-    STATE(struct ide_drive, feature),         STATE(struct ide_drive, device),
-    STATE_ARRAY(struct ide_drive, count),     STATE_ARRAY(struct ide_drive, low),
-    STATE_ARRAY(struct ide_drive, mid),       STATE_ARRAY(struct ide_drive, high),
-    STATE(struct ide_drive, command),         STATE(struct ide_drive, phase),
-    STATE(struct ide_drive, multiple),        STATE(struct ide_drive, heads),
-    STATE(struct ide_drive, spt),             STATE(struct ide_drive, transfer_mode),
-    STATE(struct ide_drive, write_cache),     STATE(struct ide_drive, irq),
-    STATE(struct ide_drive, lba),             STATE(struct ide_drive, left),
-    STATE(struct ide_drive, at),              STATE(struct ide_drive, block_end),
-    STATE(struct ide_drive, end),             STATE_ARRAY(struct ide_drive, packet),
-    STATE(struct ide_drive, packet_dma),      STATE(struct ide_drive, packet_limit),
-    STATE(struct ide_drive, sense_key),       STATE(struct ide_drive, sense_code),
-    STATE(struct ide_drive, sense_qualifier), STATE(struct ide_drive, locked),
-    STATE(struct ide_drive, ejected),         STATE_BYTES(struct ide_drive, data),
+    STATE(struct ide_drive, status),
+    STATE(struct ide_drive, error),
+    STATE(struct ide_drive, feature),
+    STATE(struct ide_drive, device),
+    STATE_ARRAY(struct ide_drive, count),
+    STATE_ARRAY(struct ide_drive, low),
+    STATE_ARRAY(struct ide_drive, mid),
+    STATE_ARRAY(struct ide_drive, high),
+    STATE(struct ide_drive, command),
+    STATE(struct ide_drive, phase),
+    STATE(struct ide_drive, multiple),
+    STATE(struct ide_drive, heads),
+    STATE(struct ide_drive, spt),
+    STATE(struct ide_drive, transfer_mode),
+    STATE(struct ide_drive, write_cache),
+    STATE(struct ide_drive, irq),
+    STATE(struct ide_drive, lba),
+    STATE(struct ide_drive, left),
+    STATE(struct ide_drive, at),
+    STATE(struct ide_drive, block_end),
+    STATE(struct ide_drive, end),
+    STATE_ARRAY(struct ide_drive, packet),
+    STATE(struct ide_drive, packet_dma),
+    STATE(struct ide_drive, packet_limit),
+    STATE(struct ide_drive, sense_key),
+    STATE(struct ide_drive, sense_code),
+    STATE(struct ide_drive, sense_qualifier),
+    STATE(struct ide_drive, locked),
+    STATE(struct ide_drive, ejected),
+    STATE_BYTES(struct ide_drive, data),
+    STATE_ARRAY(struct ide_drive, queue_log),
     STATE_END,
 };
 
 bool ide_drive_valid(const struct ide_drive *d)
 {
     return d->phase < PHASES && d->phase != PHASE_BUSY && d->at <= d->block_end &&
-           d->block_end <= d->end && d->end <= IDE_DATA_BYTES && d->heads >= 1 &&
-           d->heads <= 16 && d->spt >= 1 && d->multiple <= IDE_MULTIPLE_MAX &&
+           d->block_end <= d->end && d->end <= IDE_DATA_BYTES && d->heads >= 1 && d->heads <= 16 &&
+           d->spt >= 1 && d->multiple <= IDE_MULTIPLE_MAX &&
            (present(d) || d->phase == PHASE_IDLE) && d->lba <= d->sectors &&
            d->left <= d->sectors - d->lba;
 }

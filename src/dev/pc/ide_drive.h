@@ -12,7 +12,7 @@
 #include "block/queue.h"
 #include "state/state.h"
 
-#define IDE_DATA_BYTES 0x10000u   /* what a drive's buffer holds */
+#define IDE_DATA_BYTES 0x10000u /* what a drive's buffer holds */
 #define IDE_PACKET_BYTES 12u
 
 enum ide_kind { IDE_NONE, IDE_DISK, IDE_CD };
@@ -39,31 +39,33 @@ struct ide_drive {
     /* State: */
     uint8_t status, error, feature, device;
     uint8_t count[2], low[2], mid[2], high[2];
-    uint8_t command;      /* in progress or last */
-    uint8_t phase;        /* enum ide_phase */
-    uint8_t multiple;     /* sectors of a block, SET MULTIPLE MODE; 0: off */
-    uint8_t heads, spt;   /* translation in force; sectors count from 1 */
+    uint8_t command;    /* in progress or last */
+    uint8_t phase;      /* enum ide_phase */
+    uint8_t multiple;   /* sectors of a block, SET MULTIPLE MODE; 0: off */
+    uint8_t heads, spt; /* translation in force; sectors count from 1 */
     uint8_t transfer_mode;
     bool write_cache;
-    bool irq;             /* INTRQ asserted, whatever nIEN lets through */
-    uint64_t lba;         /* of the command: next sector */
-    uint32_t left;        /* sectors not yet in the buffer, or not yet taken */
+    bool irq;                    /* INTRQ asserted, whatever nIEN lets through */
+    uint64_t lba;                /* of the command: next sector */
+    uint32_t left;               /* sectors not yet in the buffer, or not yet taken */
     uint32_t at, block_end, end; /* in data: position, end of the DRQ block, end of what is valid */
     uint8_t packet[IDE_PACKET_BYTES];
     bool packet_dma;
     uint16_t packet_limit; /* bytes of a DRQ block */
     uint8_t sense_key, sense_code, sense_qualifier;
     bool locked, ejected;
+    uint8_t queue_log[16]; /* SATA: which queued command failed, as READ LOG EXT tells it */
     uint8_t data[IDE_DATA_BYTES];
     /* Not state: */
     enum ide_kind kind;
     struct block_queue *queue; /* borrowed; NULL: an empty CD-ROM drive */
     uint64_t sectors;          /* of 512 bytes, or a CD's of 2048 */
     bool readonly;
+    bool sata; /* with queued commands, if it is a disk */
     char serial[21];
     const struct ide_drive_host *host;
     void *controller;
-    unsigned number; /* 1: the slave */
+    unsigned number;         /* 1: the slave */
     struct block_request rq; /* one at a time */
     bool in_flight;
     bool cancelled; /* its result is for nobody any more */

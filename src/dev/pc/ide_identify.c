@@ -41,7 +41,18 @@ static void transfer_modes(struct ide_drive *d)
     bool multiword = (d->transfer_mode & 0xf8) == 0x20;
     word(d, 63, 0x0007 | (multiword && mode <= 2 ? 0x100u << mode : 0));
     word(d, 88, UDMA_MODES | (ultra && mode <= 5 ? 0x100u << mode : 0));
-    word(d, 93, d->number == 0 ? 0x600b : 0x6b00); /* 80 wires */
+    word(d, 93, d->sata ? 0 : d->number == 0 ? 0x600b : 0x6b00); /* 80 wires */
+}
+
+#define SATA_SPEEDS 0x000eu /* 1.5, 3 and 6 Gb/s */
+#define SATA_QUEUES 0x0100u
+
+static void serial_transport(struct ide_drive *d, unsigned capabilities)
+{
+    if (d->sata) {
+        word(d, 76, capabilities);
+        word(d, 222, 0x107f); /* serial, up to SATA 3.0 */
+    }
 }
 
 void ide_identify_disk(struct ide_drive *d)
@@ -68,14 +79,17 @@ void ide_identify_disk(struct ide_drive *d)
     store_le32(d->data + 2 * 57, (uint32_t)(translated * d->heads * d->spt));
     word(d, 59, d->multiple != 0 ? 0x100u | d->multiple : 0);
     store_le32(d->data + 2 * 60, lba28);
+    word(d, 75, d->sata ? 31 : 0); /* queue depth - 1 */
+    serial_transport(d, SATA_SPEEDS | SATA_QUEUES);
     word(d, 69, 0x4020);          /* trimmed sectors read as zeroes, and always do */
     word(d, 80, 0x00f0);          /* ATA-4 to ATA-7 */
     word(d, 82, 0x0021 | 1 << 14); /* SMART, write cache, NOP */
     word(d, 83, 0x7400);          /* FLUSH CACHE (EXT), 48 bits */
-    word(d, 84, 0x4040);          /* WRITE DMA FUA EXT */
+    unsigned logs = d->sata ? 0x20 : 0;
+    word(d, 84, 0x4040 | logs);   /* WRITE DMA FUA EXT */
     word(d, 85, 0x4001 | (d->write_cache ? 0x20u : 0));
     word(d, 86, 0x3400);
-    word(d, 87, 0x4040);
+    word(d, 87, 0x4040 | logs);
     store_le64(d->data + 2 * 100, d->sectors);
     word(d, 105, IDE_DATA_BYTES / IDE_SECTOR); /* sectors of DATA SET MANAGEMENT ranges */
     word(d, 169, d->readonly ? 0 : 1);         /* TRIM */
@@ -90,6 +104,7 @@ void ide_identify_cd(struct ide_drive *d)
     text(d, 27, 20, "SOSIA CD-ROM");
     word(d, 48, 1);
     transfer_modes(d);
+    serial_transport(d, SATA_SPEEDS);
     word(d, 80, 0x00f0);
     word(d, 82, 0x4010); /* packet, NOP */
     word(d, 83, 0x4000);

@@ -82,6 +82,7 @@ extern const struct region_ops ide_bm_ops;
 void ide_ata_command(struct ide_drive *d);
 void ide_ata_block_done(struct ide_drive *d);
 void ide_ata_dma(struct ide_drive *d);
+uint8_t ide_error_of(int result); /* error register for a request's result */
 void ide_identify_disk(struct ide_drive *d);
 void ide_identify_cd(struct ide_drive *d);
 
