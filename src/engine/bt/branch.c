@@ -11,7 +11,7 @@ uint32_t bt_exit_new(struct translation *t, uint64_t target)
     uint32_t n = c->exit_count++;
     bool same_page = target >> GMEM_PAGE_BITS == t->pc >> GMEM_PAGE_BITS && !t->block->split;
     c->exits[n] = (struct bt_exit){ .target = target,
-                                    .mode = t->mode & ~(uint32_t)BT_MODE_SINGLE,
+                                    .mode = t->mode & (BT_KEY_MODE | BT_MODE_SLIDING),
                                     .same_page = same_page };
     return n;
 }
@@ -123,6 +123,28 @@ static void push_constant(struct translation *t, uint64_t v, uint32_t site)
         emit_rm(e, 0x89, true, T1, m);
     }
     add_sp(t, -(int32_t)slot_size(t));
+}
+
+/* The slide and at, a code address, into reg. */
+static void emit_code_address(struct translation *t, unsigned reg, uint64_t at)
+{
+    emit_rg(&t->e, 0x8b, true, reg, HOT_OFF(slide));
+    emit_lea(&t->e, true, reg, (struct host_mem){ (uint8_t)reg, H_NONE, 0, (int32_t)at });
+}
+
+static void push_return_address(struct translation *t, uint32_t site)
+{
+    uint64_t va = wrap_ip(t, t->ip[t->i + 1]);
+    struct ea ea;
+    if (!t->sliding) {
+        push_constant(t, va, site);
+        return;
+    }
+    check_push(t, &ea, site);
+    struct host_mem m = bt_mem_operand(t, &ea, true);
+    emit_code_address(t, T1, va);
+    emit_rm(&t->e, 0x89, true, T1, m);
+    add_sp(t, -8);
 }
 
 /* bt_hot.tmp2 onto the stack; the site's instruction is complete then. */
@@ -248,7 +270,10 @@ static void remember_return(struct translation *t)
     unsigned index = (unsigned)va & (BT_RETURN_SIZE - 1);
     if (!linkable(t))
         return;
-    if ((int64_t)va == (int32_t)va) {
+    if (t->sliding) {
+        emit_code_address(t, T0, va);
+        emit_rg(e, 0x89, true, T0, RETURN_OFF(index, va));
+    } else if ((int64_t)va == (int32_t)va) {
         emit_rm(e, 0xc7, true, 0, cpu_mem(RETURN_OFF(index, va)));
         emit4(e, (uint32_t)va);
     } else {
@@ -279,7 +304,7 @@ void bt_emit_cold_exit(struct translation *t, uint32_t exit)
 static void call_direct(struct translation *t, uint64_t target)
 {
     bt_flags_release(t);
-    push_constant(t, wrap_ip(t, t->ip[t->i + 1]), branch_site(t));
+    push_return_address(t, branch_site(t));
     remember_return(t);
     bt_emit_exit(t, target);
 }
@@ -322,7 +347,7 @@ static bool call_indirect(struct translation *t, const struct insn *in)
     if (!load_target(t, in, site))
         return false;
     emit_rg(e, 0x89, true, T1, HOT_OFF(tmp2));
-    push_constant(t, wrap_ip(t, t->ip[t->i + 1]), site);
+    push_return_address(t, site);
     remember_return(t);
     emit_rg(e, 0x8b, true, T1, HOT_OFF(tmp2));
     bt_emit_indirect(t, site);

@@ -36,8 +36,10 @@ struct bt_hot {
     uint64_t stack_addend; /* its TLB addend */
     uint64_t tmp;          /* RAX while flags move */
     uint64_t tmp2;         /* target of an indirect call while its return address is pushed */
+    uint64_t slide;        /* of the sliding block that runs, see slide.c */
     uint64_t group[BT_GROUPS]; /* addends of accesses that were checked together */
-    uint64_t jump_cache;       /* struct bt_jump * */
+    uint64_t jump_cache;       /* struct bt_jump *, */
+    uint64_t exec;             /* and what its entries' code counts from */
     uint32_t key; /* who may use a jump-cache entry: address space generation and mode */
     uint32_t pad1;
     uint64_t resume;
@@ -93,10 +95,12 @@ enum bt_mode {
         1u << 12, /* CPL 1 or 2: supervisor to memory, not to privileged instructions */
     /* No state of the processor, and in no key: this block checks each access alone. */
     BT_MODE_SINGLE = 1u << 14,
+    /* Likewise: this block is for whatever address its page is mapped to. See slide.c. */
+    BT_MODE_SLIDING = 1u << 15,
 };
 
 struct bt_block {
-    uint64_t pc; /* linear address of the first instruction */
+    uint64_t pc; /* linear address of the first instruction, less the slide of a sliding block */
     uint64_t cs_base;
     gpa_t gpa;
     const uint8_t *host; /* its bytes: the map may show other memory at gpa later */
@@ -111,6 +115,7 @@ struct bt_block {
     gpa_t gpa2;
     const uint8_t *host2;
     const uint8_t *code;    /* entry, in the executable view */
+    const uint8_t *landing; /* where those go who come from a look-up, with rip in T1 */
     const uint8_t *cold;    /* what is off the straight path; first: leave with rip = pc */
     const uint8_t *checked; /* entry for other pages, see link.c; NULL until somebody links so */
     uint32_t code_size;
@@ -132,12 +137,13 @@ struct bt_site {
     bool ends_block;       /* may change mode or mapping: see bt_call_helper */
     bool branch;           /* always leaves: rip is the helper's */
     bool leaves;           /* what the code behind it relies on may be gone: see group.c */
+    bool sliding;          /* ip and next are less the slide */
     uint32_t mode;         /* of the block */
 };
 
 /* One place where translated code leaves its block for a known guest address. */
 struct bt_exit {
-    uint64_t target; /* offset in CS */
+    uint64_t target; /* offset in CS, less the slide of a sliding block */
     uint64_t *patch; /* writable view of the aligned 8 bytes that hold the jump's rel32, or NULL */
     uint8_t patch_shift;       /* bit position of the rel32 in *patch */
     const uint8_t *patch_end;  /* executable address after the rel32 */
@@ -190,6 +196,7 @@ struct bt_cache {
     uint32_t hash_mask;
     struct bt_block **page_head; /* by gmem page number */
     uint64_t page_count;
+    uint64_t *page_at; /* likewise: see slide.c */
     uint32_t generation; /* counts resets: sites, exits and code of another one are gone */
 };
 
@@ -205,9 +212,9 @@ struct bt_stubs {
     const uint8_t *fp_load;     /* called: puts the vector registers on the host's */
     const uint8_t *fp_load_c;   /* the same as a C function, void (struct cpu *), */
     const uint8_t *fp_save;     /* and back */
-    const uint8_t *lookup;      /* called with r15: rip; returns its code in r14, or leaves: the
-                               branch's site is 3 bytes behind the return address */
-    const uint8_t *go;          /* r15: rip; goes to its code, or leaves */
+    const uint8_t *lookup;      /* called with r15: rip, kept; returns its code in r14, or leaves:
+                               the branch's site is 3 bytes behind the return address */
+    const uint8_t *go;          /* r15: rip, kept; goes to its code, or leaves */
 };
 
 struct bt {
@@ -240,6 +247,10 @@ struct bt_vcpu {
     uint64_t exec_pages[1024]; /* hash set of pages that the jump cache has addresses in, */
     uint64_t exec_large[16];   /* and of the 2 MiB units where those are parts of large pages; */
     bool exec_huge;            /* there are some in larger ones */
+    struct {
+        uint64_t window;
+        uint64_t slide;
+    } slides[8]; /* last seen in a piece of the address space: see slide.c */
     struct bt_stats stats;
     struct insn step_insn;
     uint8_t scratch[2 * GMEM_PAGE_SIZE];
@@ -262,6 +273,7 @@ bool bt_cache_room(const struct bt *bt); /* enough for one more block of any siz
  * this vCPU counts as being in code. */
 struct bt_code_at;
 struct bt_block *bt_cache_find(struct bt *bt, const struct bt_code_at *at, uint64_t cs_base);
+uint64_t bt_cache_page(const struct bt *bt, const uint8_t *host); /* index of page_head, page_at */
 void bt_cache_add(struct bt *bt, struct bt_block *b);
 void bt_cache_forget_breaks(struct bt *bt);
 void bt_cache_invalidate(struct bt *bt, gpa_t gpa, uint64_t len);
@@ -279,13 +291,23 @@ struct bt_code_at {
     gpa_t gpa;
     const uint8_t *bytes; /* at pc, up to the end of its page */
     uint32_t mode;
-    bool split; /* the first instruction crosses into the next page: */
+    uint64_t slide; /* when the mode has BT_MODE_SLIDING */
+    bool split;     /* the first instruction crosses into the next page: */
     gpa_t gpa2;
     const uint8_t *bytes2; /* of that page */
     uint8_t split_bytes[INSN_MAX_LEN];
     uint8_t split_count;
 };
 struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_code_at *at);
+
+/* slide.c: under bt->lock. */
+void bt_slide(struct bt_vcpu *v, struct bt_code_at *at);
+void bt_slide_forget(struct bt *bt, uint64_t page);
+/* Linear address of what an exit leaves for. */
+static inline uint64_t bt_exit_rip(struct cpu *cpu, const struct bt_exit *x)
+{
+    return x->target + (x->mode & BT_MODE_SLIDING ? bt_hot(cpu)->slide : 0);
+}
 
 /* mode.c */
 uint32_t bt_mode_of(const struct cpu *cpu);

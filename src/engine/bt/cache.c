@@ -58,7 +58,8 @@ int bt_cache_init(struct bt *bt, struct err *e)
     c->blocks = reserve(c->block_max * sizeof *c->blocks);
     c->hash = reserve((c->hash_mask + 1) * sizeof *c->hash);
     c->page_head = reserve(c->page_count * sizeof *c->page_head);
-    if (!c->sites || !c->exits || !c->blocks || !c->hash || !c->page_head)
+    c->page_at = reserve(c->page_count * sizeof *c->page_at);
+    if (!c->sites || !c->exits || !c->blocks || !c->hash || !c->page_head || !c->page_at)
         return err_set(e, -ENOMEM, "bt: no memory for translation records");
     bt_make_stubs(bt);
     c->exit_count = 2; /* BT_EXIT_INDIRECT, BT_EXIT_STATE */
@@ -81,6 +82,7 @@ void bt_cache_fini(struct bt *bt)
     release(c->blocks, c->block_max * sizeof *c->blocks);
     release(c->hash, (c->hash_mask + 1) * sizeof *c->hash);
     release(c->page_head, c->page_count * sizeof *c->page_head);
+    release(c->page_at, c->page_count * sizeof *c->page_at);
 }
 
 bool bt_cache_room(const struct bt *bt)
@@ -91,10 +93,14 @@ bool bt_cache_room(const struct bt *bt)
            c->exit_count + BLOCK_RECORDS_MAX <= c->exit_max && c->block_count < c->block_max;
 }
 
+uint64_t bt_cache_page(const struct bt *bt, const uint8_t *host)
+{
+    return (uint64_t)(host - gmem_ram_host(bt->config.mem)) >> GMEM_PAGE_BITS;
+}
+
 static struct bt_block **page_slot(struct bt *bt, const uint8_t *host)
 {
-    uint64_t page = (uint64_t)(host - gmem_ram_host(bt->config.mem)) >> GMEM_PAGE_BITS;
-    return &bt->cache.page_head[page];
+    return &bt->cache.page_head[bt_cache_page(bt, host)];
 }
 
 void bt_cache_reset(struct bt *bt)
@@ -117,7 +123,8 @@ void bt_cache_reset(struct bt *bt)
 
 static uint32_t hash_of(const struct bt_cache *c, uint64_t pc, gpa_t gpa, uint32_t mode)
 {
-    uint64_t h = (pc ^ gpa << 17 ^ (uint64_t)mode << 50) * 0x9e3779b97f4a7c15ull;
+    uint64_t h = ((mode & BT_MODE_SLIDING ? 0 : pc) ^ gpa << 17 ^ (uint64_t)mode << 48) *
+                 0x9e3779b97f4a7c15ull;
     return (uint32_t)(h >> 32) & c->hash_mask;
 }
 
@@ -126,7 +133,8 @@ struct bt_block *bt_cache_find(struct bt *bt, const struct bt_code_at *at, uint6
     struct bt_cache *c = &bt->cache;
     struct bt_block *b = __atomic_load_n(&c->hash[hash_of(c, at->pc, at->gpa, at->mode)],
                                          __ATOMIC_ACQUIRE);
-    while (b != NULL && (b->pc != at->pc || b->gpa != at->gpa || b->mode != at->mode ||
+    bool sliding = (at->mode & BT_MODE_SLIDING) != 0; /* the same wherever it is mapped */
+    while (b != NULL && ((b->pc != at->pc && !sliding) || b->gpa != at->gpa || b->mode != at->mode ||
                          b->cs_base != cs_base || b->host != at->bytes))
         b = __atomic_load_n(&b->hash_next, __ATOMIC_ACQUIRE);
     return b;
@@ -194,8 +202,10 @@ static void invalidate_page(struct bt *bt, gpa_t page, gpa_t gpa, uint64_t len)
             link = &b->page_next[which];
         }
     }
-    if (bt->cache.page_head[n] == NULL)
+    if (bt->cache.page_head[n] == NULL) {
         atomic_fetch_and(&gmem_page_flags(bt->config.mem)[n], (uint8_t)~GMEM_PAGE_CODE);
+        bt_slide_forget(bt, n);
+    }
 }
 
 /* Blocks end before an instruction with a breakpoint: those that do not must go. */

@@ -81,10 +81,12 @@ uint64_t bt_call_helper(struct cpu *cpu, uint32_t number)
     bt_fp_save(cpu);
     bt_flags_to_cpu(cpu);
     cpu->insn = &s->insn;
-    cpu->insn_ip = s->ip;
-    cpu->rip = s->next;
+    uint64_t slide = s->sliding ? bt_hot(cpu)->slide : 0;
+    uint64_t next = s->next + slide;
+    cpu->insn_ip = s->ip + slide;
+    cpu->rip = next;
     v->stats.helpers[s->insn.op]++;
-    uint64_t va = s->ip + (cpu->mode == INSN_MODE_64 ? 0 : cpu->seg[SEG_CS].base);
+    uint64_t va = cpu->insn_ip + (cpu->mode == INSN_MODE_64 ? 0 : cpu->seg[SEG_CS].base);
     uint64_t mapping = s->ends_block ? code_mapping(cpu, va) : 0;
     s->fn(cpu, &s->insn);
     bt_stack_forget(cpu);
@@ -95,7 +97,7 @@ uint64_t bt_call_helper(struct cpu *cpu, uint32_t number)
         return LEAVE;
     if (s->branch)
         return go_to_rip(cpu);
-    if (unlikely(cpu->rip != s->next))
+    if (unlikely(cpu->rip != next))
         return LEAVE;
     if (s->leaves)
         return go_to_rip(cpu);
@@ -122,13 +124,17 @@ const uint8_t *bt_find_code(struct cpu *cpu, uint64_t rip)
         return NULL;
     v->stats.finds++;
     const struct bt_block *b = bt_cache_find(v->bt, &at, 0);
+    if (b == NULL && (mode & BT_MODE_USER)) {
+        at.mode |= BT_MODE_SLIDING;
+        b = bt_cache_find(v->bt, &at, 0);
+    }
     if (b == NULL || b->split)
         return NULL;
     bool global = tlb_page_global(cpu, rip);
     if (!(mode & BT_MODE_USER) && !global && !v->super_local)
         return NULL; /* bt_jump_add would change the key, and may clear caches by libc's means */
-    bt_jump_add(cpu, rip, b->code, global, false);
-    return b->code;
+    bt_jump_add(cpu, rip, b->landing, global, false);
+    return b->landing;
 }
 
 static struct bt_fill_result slow_access(struct bt_vcpu *v, enum bt_slow_reason why)

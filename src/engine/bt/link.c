@@ -37,12 +37,23 @@ static void emit_go(struct bt *bt, struct emit *e, uint64_t pc)
     emit_jmp(e, bt->stubs.go);
 }
 
-static const uint8_t *make_go(struct bt *bt, uint64_t pc)
+/* The same for a sliding block: pc is less the slide. */
+static void emit_go_slid(struct bt *bt, struct emit *e, uint64_t pc)
+{
+    emit_rg(e, 0x8b, true, T1, HOT_OFF(slide));
+    emit_lea(e, true, T1, (struct host_mem){ T1, H_NONE, 0, (int32_t)pc });
+    emit_jmp(e, bt->stubs.go);
+}
+
+static const uint8_t *make_go(struct bt *bt, uint64_t pc, bool sliding)
 {
     struct bt_cache *c = &bt->cache;
     struct emit e = { c->write + c->cold_used, c->write + c->size, c->exec - c->write };
     const uint8_t *code = emit_here(&e);
-    emit_go(bt, &e, pc);
+    if (sliding)
+        emit_go_slid(bt, &e, pc);
+    else
+        emit_go(bt, &e, pc);
     c->cold_used = (size_t)(e.p - c->write);
     return code;
 }
@@ -83,22 +94,62 @@ static const uint8_t *checked_entry(struct bt *bt, struct cpu *cpu, struct bt_bl
     return b->checked;
 }
 
+/* The same for a sliding block, which finds out where its page is mapped now. */
+static const uint8_t *checked_entry_slid(struct bt *bt, struct bt_block *b)
+{
+    struct bt_cache *c = &bt->cache;
+    struct host_mem tag = { T0, H_NONE, 0, (int32_t)offsetof(struct tlb_entry, tag_exec) };
+    struct host_mem addend = { T0, H_NONE, 0, (int32_t)offsetof(struct tlb_entry, addend) };
+    int32_t page = (int32_t)(b->pc & ~0xfffull);
+    if (b->checked != NULL)
+        return b->checked;
+    struct emit e = { c->write + c->used, c->write + c->cold_first, c->exec - c->write };
+    b->checked = emit_here(&e);
+    emit_rg(&e, 0x8b, true, T1, HOT_OFF(slide));
+    emit_lea(&e, true, T1, (struct host_mem){ T1, H_NONE, 0, page });
+    emit_mov_rr(&e, true, T0, T1);
+    emit_rr(&e, 0xc1, true, 5, T0); /* shr T0, 7: page number times the entry size */
+    emit1(&e, 7);
+    emit_ri(&e, 4, false, T0, (CPU_TLB_SIZE - 1) * (int32_t)sizeof(struct tlb_entry));
+    emit_rg(&e, 0x03, true, T0, CPU_OFF(tlb));
+    emit_rm(&e, 0x3b, true, T1, tag);
+    uint8_t *other_page = emit_jcc_fwd(&e, CC_NE);
+    emit_rm(&e, 0x03, true, T1, addend);
+    emit_mov_imm(&e, T0, (uintptr_t)b->host & ~(uintptr_t)0xfff);
+    emit_rr(&e, 0x39, true, T0, T1); /* cmp T1, T0 */
+    uint8_t *other_memory = emit_jcc_fwd(&e, CC_NE);
+    emit_jmp(&e, b->code);
+    c->used = (size_t)(e.p - c->write);
+    e.p = c->write + c->cold_used;
+    emit_bind(&e, other_page);
+    emit_bind(&e, other_memory);
+    emit_go_slid(bt, &e, b->pc);
+    c->cold_used = (size_t)(e.p - c->write);
+    return b->checked;
+}
+_Static_assert(sizeof(struct tlb_entry) == 32, "index shift");
+
 void bt_link_exit(struct bt *bt, struct cpu *cpu, uint32_t exit, struct bt_block *b)
 {
     struct bt_exit *x = &bt->cache.exits[exit];
-    if (b->dead || b->mode != x->mode)
+    bool sliding = (x->mode & BT_MODE_SLIDING) != 0;
+    if (b->dead || ((b->mode ^ x->mode) & ~(uint32_t)BT_MODE_SLIDING) != 0)
         return;
     if (x->entry_of != NULL) { /* links to a dead block find its successor */
         struct bt_block *old = x->entry_of;
-        if (old->dead && !b->split && old->pc == b->pc && old->host == b->host)
+        if (old->dead && !b->split && old->mode == b->mode && old->pc == b->pc &&
+            old->host == b->host)
             bt_patch_entry(bt, old, b->code);
         return;
     }
     if (x->patch == NULL || !bt_cache_room(bt))
         return;
-    const uint8_t *to = b->split       ? make_go(bt, b->pc)
-                        : x->same_page ? b->code
-                                       : checked_entry(bt, cpu, b);
+    /* From addresses as they are to sliding ones, or from one count to another: by look-up. */
+    bool other_count = b->mode != x->mode || (sliding && b->pc != x->target);
+    const uint8_t *to = b->split || other_count ? make_go(bt, x->target, sliding)
+                        : x->same_page          ? b->code
+                        : sliding               ? checked_entry_slid(bt, b)
+                                                : checked_entry(bt, cpu, b);
     if (to == NULL)
         return;
     patch_jump(x, to);

@@ -35,7 +35,10 @@ bool bt_ea_of(const struct translation *t, const struct insn *in, struct ea *out
         if (out->narrow)
             v = (uint32_t)v;
         out->base = INSN_NO_REG;
-        if (!fsgs) {
+        out->slid = t->sliding && m->base == INSN_REG_RIP;
+        if (out->slid && out->narrow)
+            return false;
+        if (!fsgs && !out->slid) {
             out->constant = true;
             out->value = v;
             return true;
@@ -71,7 +74,10 @@ void bt_ea_emit(struct translation *t, const struct ea *ea, unsigned dst)
         emit_mov_imm(e, dst, ea->value);
         return;
     }
-    if (ea->base == INSN_NO_REG && ea->index == INSN_NO_REG) {
+    if (ea->slid) {
+        emit_rg(e, 0x8b, true, dst, HOT_OFF(slide));
+        emit_lea(e, true, dst, (struct host_mem){ (uint8_t)dst, H_NONE, 0, ea->disp });
+    } else if (ea->base == INSN_NO_REG && ea->index == INSN_NO_REG) {
         emit_mov_imm(e, dst, (uint64_t)(int64_t)ea->disp);
     } else {
         unsigned base = in_host(t, ea->base, dst);

@@ -471,6 +471,10 @@ static bool emit_lea_insn(struct translation *t, const struct insn *in)
                    (ea.index < 16 && host_of(ea.index) == H_NONE);
     if (ea.constant) {
         emit_mov_imm(e, to, wide ? ea.value : (uint32_t)ea.value);
+    } else if (ea.slid) {
+        emit_rg(e, 0x8b, true, to, HOT_OFF(slide));
+        emit_lea(e, wide, to, (struct host_mem){ (uint8_t)to, H_NONE, 0, ea.disp });
+        t->keeps_t0 = true;
     } else {
         unsigned base = ea.base == INSN_NO_REG ? H_NONE : host_of(ea.base);
         unsigned index = ea.index == INSN_NO_REG ? H_NONE : host_of(ea.index);

@@ -84,6 +84,7 @@ static bool locate(struct cpu *cpu, uint32_t mode, struct bt_code_at *at)
     uint64_t pc = bt_linear_rip(cpu);
     at->pc = pc;
     at->mode = mode;
+    at->slide = bt_hot(cpu)->slide;
     at->split = false;
     at->bytes = cpu_fetch_page(cpu, pc, &at->gpa);
     return at->bytes != NULL;
@@ -127,7 +128,20 @@ static bool in_limit(const struct cpu *cpu, const struct bt_block *b)
     return cpu->mode == INSN_MODE_64 || cpu->rip + b->size - 1 <= cpu->seg[SEG_CS].limit;
 }
 
-/* The block at rip, made when missing; NULL: do one step instead. Returns with bt->lock held. */
+/* With bt->lock. */
+static struct bt_block *find_made(struct bt_vcpu *v, struct bt_code_at *at, uint64_t cs_base)
+{
+    if (!(at->mode & BT_MODE_SLIDING)) {
+        struct bt_block *b = bt_cache_find(v->bt, at, cs_base);
+        if (b != NULL)
+            return b;
+    }
+    bt_slide(v, at);
+    return at->mode & BT_MODE_SLIDING ? bt_cache_find(v->bt, at, cs_base) : NULL;
+}
+
+/* The block at rip, made when missing; NULL: do one step instead. The mode may say of what kind the
+ * block is that leads here. Returns with bt->lock held. */
 static struct bt_block *find_block(struct bt *bt, struct cpu *cpu, uint32_t mode)
 {
     struct bt_code_at at;
@@ -139,7 +153,7 @@ static struct bt_block *find_block(struct bt *bt, struct cpu *cpu, uint32_t mode
     uint64_t cs_base = cpu->mode == INSN_MODE_64 ? 0 : cpu->seg[SEG_CS].base;
     v->stats.lookups++;
     pthread_mutex_lock(&bt->lock);
-    struct bt_block *b = bt_cache_find(bt, &at, cs_base);
+    struct bt_block *b = find_made(v, &at, cs_base);
     if (b != NULL && !b->split)
         return b;
     bool room = bt_cache_room(bt);
@@ -148,6 +162,8 @@ static struct bt_block *find_block(struct bt *bt, struct cpu *cpu, uint32_t mode
         pthread_mutex_lock(&bt->lock);
         return NULL;
     }
+    if (at.split) /* depends on two mappings */
+        at.mode &= ~(uint32_t)BT_MODE_SLIDING;
     if (!room)
         reset_cache(bt, cpu);
     protect_page(bt, cpu, at.gpa);
@@ -169,7 +185,7 @@ static struct bt_block *find_block(struct bt *bt, struct cpu *cpu, uint32_t mode
 static const uint8_t *code_at_rip(struct bt *bt, struct cpu *cpu, uint32_t exit)
 {
     uint32_t mode = bt_mode_of(cpu);
-    uint32_t single = exit >= 2 ? bt->cache.exits[exit].mode & BT_MODE_SINGLE : 0;
+    uint32_t kind = exit >= 2 ? bt->cache.exits[exit].mode & ~BT_KEY_MODE : 0;
     bt_update_key(cpu, mode);
     bool jumps = bt_jumps_usable(mode);
     if (exit < 2 && jumps) {
@@ -178,16 +194,16 @@ static const uint8_t *code_at_rip(struct bt *bt, struct cpu *cpu, uint32_t exit)
             return code;
     }
     uint32_t generation = bt->cache.generation; /* of exit: nobody is alone before find_block */
-    struct bt_block *b = find_block(bt, cpu, mode | single);
+    struct bt_block *b = find_block(bt, cpu, mode | kind);
     const uint8_t *code = NULL;
     if (b != NULL && in_limit(cpu, b)) {
-        code = b->code;
+        code = b->landing;
         if (jumps && exit >= 2 && generation == bt->cache.generation)
             bt_link_exit(bt, cpu, exit, b);
-        if (jumps && !single) {
-            bool global = tlb_page_global(cpu, b->pc) &&
-                          (!b->split || tlb_page_global(cpu, b->pc + GMEM_PAGE_SIZE));
-            bt_jump_add(cpu, b->pc, b->code, global, b->split);
+        if (jumps && !(kind & BT_MODE_SINGLE)) {
+            bool global = tlb_page_global(cpu, cpu->rip) &&
+                          (!b->split || tlb_page_global(cpu, cpu->rip + GMEM_PAGE_SIZE));
+            bt_jump_add(cpu, cpu->rip, b->landing, global, b->split);
         }
     }
     pthread_mutex_unlock(&bt->lock);
@@ -206,6 +222,8 @@ static void check_target(struct bt *bt, struct cpu *cpu, uint32_t site)
     else if (insn_info[in->row].branch == BR_CALL_IND)
         cpu->gpr[R_SP] += 8;
     cpu->insn_ip = bt->cache.sites[site].ip;
+    if (bt->cache.sites[site].sliding)
+        cpu->insn_ip += bt_hot(cpu)->slide;
     cpu_raise_error(cpu, EXC_GP, 0);
 }
 
@@ -276,7 +294,7 @@ static enum engine_exit run_loop(struct bt *bt, struct cpu *cpu)
         bt_flags_to_cpu(cpu);
         v->stats.left[reason_of(bt, exit)]++;
         if (exit >= 2)
-            cpu->rip = bt->cache.exits[exit].target;
+            cpu->rip = bt_exit_rip(cpu, &bt->cache.exits[exit]);
         else if (exit == BT_EXIT_INDIRECT)
             check_target(bt, cpu, (uint32_t)(left >> 32));
     }
@@ -289,6 +307,7 @@ static enum engine_exit bt_run(struct engine *en, struct cpu *cpu)
     struct bt_hot *hot = bt_hot(cpu);
     memset(hot, 0, sizeof *hot);
     hot->jump_cache = (uintptr_t)v->jumps;
+    hot->exec = (uintptr_t)bt->cache.exec;
     hot->host_mxcsr = _mm_getcsr();
     hot->no_stack_addend = (uintptr_t)v->scratch - (BT_NO_STACK & ~0xfffull);
     cpu_exclusive_enter(cpu);

@@ -35,6 +35,13 @@ static void registers(struct emit *e, uint8_t mov)
 static void spill(struct emit *e) { registers(e, 0x89); }
 static void reload(struct emit *e) { registers(e, 0x8b); }
 
+/* Blocks want to know where they are. */
+static void reload_for_landing(struct emit *e)
+{
+    reload(e);
+    emit_rg(e, 0x8b, true, T1, CPU_OFF(rip));
+}
+
 /* A called stub begins and ends so. */
 static void step_over_return(struct emit *e)
 {
@@ -180,7 +187,7 @@ static void make_enter(struct emit *e)
     emit_rm(e, 0x89, true, H_SP, (struct host_mem){ H_DI, H_NONE, 0, (int32_t)HOT(host_rsp) });
     emit_lea(e, true, H_SP, (struct host_mem){ H_DI, H_NONE, 0, BT_ANCHOR });
     emit_mov_rr(e, true, T0, H_SI);
-    reload(e);
+    reload_for_landing(e);
     emit_rr(e, 0xff, false, 4, T0); /* jmp r14 */
 }
 
@@ -193,9 +200,9 @@ static void make_leave(struct emit *e)
 
 /* -- Where a linear address is in the code cache ----------------------------------------------- */
 
-/* T1: rip. Falls through with the code in T0 when the jump cache has it; else to `miss`, bound by
- * the caller, T1 being rip still. Destroys flags. */
-static void look_up(const struct bt *bt, struct emit *e, uint8_t *miss[2])
+/* T1: rip, and stays so. Falls through with the code in T0 when the jump cache has it; else to
+ * `miss`, bound by the caller. Destroys flags. */
+static void look_up(struct emit *e, uint8_t *miss[2])
 {
     struct host_mem va = { T0, H_NONE, 0, (int32_t)offsetof(struct bt_jump, va) };
     struct host_mem key = { T0, H_NONE, 0, (int32_t)offsetof(struct bt_jump, key) };
@@ -215,8 +222,7 @@ static void look_up(const struct bt *bt, struct emit *e, uint8_t *miss[2])
     emit_rm(e, 0x8b, true, T1, va);
     miss[1] = emit_jcc_fwd(e, CC_NE);
     emit_rm(e, 0x8b, false, T0, code);
-    emit_mov_imm(e, T1, (uintptr_t)bt->cache.exec);
-    emit_rr(e, 0x01, true, T1, T0);
+    emit_rg(e, 0x03, true, T0, HOT_OFF(exec));
 }
 _Static_assert(sizeof(struct bt_jump) == 16, "index shift");
 
@@ -232,11 +238,11 @@ static uint8_t *find_in_c(struct emit *e)
     return emit_jcc_fwd(e, CC_NE);
 }
 
-static void make_lookup(const struct bt *bt, struct emit *e)
+static void make_lookup(struct emit *e)
 {
     uint8_t *miss[2];
     step_over_return(e);
-    look_up(bt, e, miss);
+    look_up(e, miss);
     return_from_stub(e);
     emit_bind(e, miss[0]);
     emit_bind(e, miss[1]);
@@ -247,14 +253,14 @@ static void make_lookup(const struct bt *bt, struct emit *e)
     emit1(e, 32);
     epilogue(e);
     emit_bind(e, found);
-    reload(e);
+    reload_for_landing(e);
     return_from_stub(e);
 }
 
-static void make_go(const struct bt *bt, struct emit *e)
+static void make_go(struct emit *e)
 {
     uint8_t *miss[2];
-    look_up(bt, e, miss);
+    look_up(e, miss);
     emit_rr(e, 0xff, false, 4, T0); /* jmp r14 */
     emit_bind(e, miss[0]);
     emit_bind(e, miss[1]);
@@ -262,7 +268,7 @@ static void make_go(const struct bt *bt, struct emit *e)
     emit_mov_imm(e, H_AX, BT_EXIT_INDIRECT);
     epilogue(e);
     emit_bind(e, found);
-    reload(e);
+    reload_for_landing(e);
     emit_rr(e, 0xff, false, 4, T0);
 }
 
@@ -291,7 +297,7 @@ static void make_helper(struct emit *e)
     reload(e);
     return_from_stub(e);
     emit_bind(e, elsewhere); /* not back to the caller */
-    reload(e);
+    reload_for_landing(e);
     jump_resume(e);
 }
 
@@ -313,7 +319,7 @@ static void fill(struct emit *e)
     emit_mov_rr(e, false, T0, H_BX);
     helper_call(e);
     flags_to_host(e);
-    reload(e);
+    reload_for_landing(e); /* or to the next instruction, which does not care */
     jump_resume(e);
 }
 
@@ -435,8 +441,8 @@ void bt_make_stubs(struct bt *bt)
     make_##name(__VA_ARGS__)
     STUB(enter, &e);
     STUB(leave, &e);
-    STUB(lookup, bt, &e);
-    STUB(go, bt, &e);
+    STUB(lookup, &e);
+    STUB(go, &e);
     STUB(helper, &e);
     STUB(fill, &e);
     STUB(stack, &e);

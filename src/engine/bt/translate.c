@@ -58,7 +58,8 @@ uint32_t bt_site_new(struct translation *t, sem_fn *fn)
         .fp_live = t->fp_known,
         .ends_block = ends_block(t->mode, &t->insn[t->i]),
         .branch = info->branch != BR_NONE,
-        .mode = t->mode & ~(uint32_t)BT_MODE_SINGLE,
+        .mode = t->mode & BT_KEY_MODE,
+        .sliding = t->sliding,
     };
     if (!t->mode64) {
         uint64_t mask = (t->mode & BT_MODE_WIDTH) == INSN_MODE_32 ? 0xffffffff : 0xffff;
@@ -111,7 +112,7 @@ static void decode(struct translation *t, const struct bt_code_at *at)
     size_t avail = at->split ? at->split_count : GMEM_PAGE_SIZE - (at->pc & (GMEM_PAGE_SIZE - 1));
     unsigned limit = at->split ? 1 : BT_BLOCK_INSNS;
     size_t pos = 0;
-    t->ip[0] = at->pc;
+    t->ip[0] = t->pc;
     while (t->count < limit) {
         struct insn *in = &t->insn[t->count];
         enum insn_status s = insn_decode(in, p + pos, avail - pos, at->mode & BT_MODE_WIDTH,
@@ -121,7 +122,7 @@ static void decode(struct translation *t, const struct bt_code_at *at)
         if (s != INSN_OK)
             make_invalid(in, s);
         pos += in->len;
-        t->ip[++t->count] = at->pc + pos;
+        t->ip[++t->count] = t->pc + pos;
         if (ends(at->mode, in) || pos >= avail ||
             (t->cpu->stops != NULL && cpu_break_in(t->cpu->stops, t->ip[t->count], 1)))
             break;
@@ -148,12 +149,27 @@ static void emit_one(struct translation *t)
     bt_emit_helper(t);
 }
 
+/* From a look-up: T1 is rip. */
+static void emit_landing(struct translation *t)
+{
+    struct emit *e = &t->e;
+    while ((uintptr_t)(e->p + 12) & 7)
+        emit1(e, 0xcc);
+    t->block->landing = emit_here(e);
+    emit_lea(e, true, T1, (struct host_mem){ T1, H_NONE, 0, -(int32_t)t->pc });
+    emit_rg(e, 0x89, true, T1, HOT_OFF(slide));
+}
+
 static void emit_entry(struct translation *t)
 {
     struct emit *e = &t->e;
+    if (t->sliding)
+        emit_landing(t);
     while ((uintptr_t)e->p & 7)
         emit1(e, 0xcc);
     t->block->code = emit_here(e);
+    if (!t->sliding)
+        t->block->landing = t->block->code;
     emit_xg(e, 0x83, 7, CPU_OFF(events)); /* cmp dword [events], 0 */
     emit1(e, 0);
     uint32_t exit = bt_exit_new(t, t->pc - t->block->cs_base);
@@ -180,7 +196,12 @@ static void emit_cold(struct translation *t)
             emit_mov_imm(e, T0, c->exit);
             emit_jmp(e, bt->stubs.leave);
             break;
-        case COLD_RETURN:
+        case COLD_RETURN: /* T1 is where to */
+            if (t->sliding) {
+                int32_t at = (int32_t)bt->cache.exits[c->exit].target;
+                emit_lea(e, true, T1, (struct host_mem){ T1, H_NONE, 0, -at });
+                emit_rg(e, 0x89, true, T1, HOT_OFF(slide));
+            }
             bt_emit_cold_exit(t, c->exit);
             break;
         case COLD_GROUP:
@@ -230,7 +251,8 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
     t->cpu = cpu;
     t->mode = at->mode;
     t->mode64 = (at->mode & BT_MODE_WIDTH) == INSN_MODE_64;
-    t->pc = at->pc;
+    t->sliding = (at->mode & BT_MODE_SLIDING) != 0;
+    t->pc = t->sliding ? at->pc - at->slide : at->pc;
     if (at->split) {
         memcpy(t->bytes, at->split_bytes, at->split_count);
     } else { /* other vCPUs may write it meanwhile: check and use one version of it */
@@ -239,7 +261,7 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
     }
     t->e = (struct emit){ c->write + c->used, c->write + c->size, c->exec - c->write };
     struct bt_block *b = &c->blocks[c->block_count++];
-    *b = (struct bt_block){ .pc = at->pc,
+    *b = (struct bt_block){ .pc = t->pc,
                             .gpa = at->gpa,
                             .host = at->bytes,
                             .mode = at->mode,
@@ -249,7 +271,7 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
                             .cs_base = t->mode64 ? 0 : cpu->seg[SEG_CS].base };
     t->block = b;
     decode(t, at);
-    b->size = (uint16_t)(t->ip[t->count] - at->pc);
+    b->size = (uint16_t)(t->ip[t->count] - t->pc);
     b->insns = (uint16_t)t->count;
     b->seen_first = (uint16_t)(at->pc & (GMEM_PAGE_SIZE - 1));
     b->seen_end = (uint16_t)(b->seen_first + b->size);

@@ -42,6 +42,7 @@ struct ea {
     uint8_t scale;
     int32_t disp;
     int32_t seg_base; /* place of a segment base to add, 0 none */
+    bool slid;        /* the slide is to be added */
     bool narrow;      /* 32-bit result */
     bool simple;      /* pinned base + disp, 64-bit */
 };
@@ -70,7 +71,8 @@ struct translation {
     struct emit e;
     uint32_t mode;
     bool mode64;
-    uint64_t pc; /* of the block's first instruction */
+    bool sliding;
+    uint64_t pc; /* of the block's first instruction, as all addresses less the slide */
     unsigned count;
     struct insn insn[BT_BLOCK_INSNS];
     uint64_t ip[BT_BLOCK_INSNS + 1];
