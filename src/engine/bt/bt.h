@@ -170,7 +170,7 @@ enum bt_slow_reason {
 
 /* Those of translation are in struct bt under its lock, the others with each vCPU. */
 struct bt_stats {
-    uint64_t blocks, insns, links, flushes, invalidations;
+    uint64_t blocks, sliding_blocks, insns, links, flushes, invalidations;
     uint64_t lookups, finds, fills_read, fills_write, steps, jump_clears;
     uint64_t left[BT_LEFT_REASONS];
     uint64_t slow[BT_SLOW_REASONS];

@@ -72,6 +72,7 @@ size_t bt_stats(struct engine *en, char *buf, size_t size)
         misses += bt->config.cpus[i]->tlb_misses;
     }
     line(&t, "blocks", "", s.blocks);
+    line(&t, "sliding_blocks", "", s.sliding_blocks);
     line(&t, "insns", "", s.insns);
     line(&t, "code_bytes", "", bt->cache.used);
     line(&t, "cold_bytes", "", bt->cache.cold_used - bt->cache.cold_first);

@@ -302,6 +302,7 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
     b->cold_size = (uint32_t)(emit_here(&t->e) - b->cold);
     assert(c->used <= c->cold_first && c->cold_used <= c->size);
     bt->stats.blocks++;
+    bt->stats.sliding_blocks += t->sliding;
     bt->stats.insns += t->count;
     bt_cache_add(bt, b);
     if (unlikely(bt->dump != NULL))
