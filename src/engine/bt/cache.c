@@ -134,8 +134,8 @@ struct bt_block *bt_cache_find(struct bt *bt, const struct bt_code_at *at, uint6
     struct bt_block *b = __atomic_load_n(&c->hash[hash_of(c, at->pc, at->gpa, at->mode)],
                                          __ATOMIC_ACQUIRE);
     bool sliding = (at->mode & BT_MODE_SLIDING) != 0; /* the same wherever it is mapped */
-    while (b != NULL && ((b->pc != at->pc && !sliding) || b->gpa != at->gpa || b->mode != at->mode ||
-                         b->cs_base != cs_base || b->host != at->bytes))
+    while (b != NULL && ((b->pc != at->pc && !sliding) || b->gpa != at->gpa ||
+                         b->mode != at->mode || b->cs_base != cs_base || b->host != at->bytes))
         b = __atomic_load_n(&b->hash_next, __ATOMIC_ACQUIRE);
     return b;
 }
@@ -208,13 +208,14 @@ static void invalidate_page(struct bt *bt, gpa_t page, gpa_t gpa, uint64_t len)
     }
 }
 
-/* Blocks end before an instruction with a breakpoint: those that do not must go. */
+/* Blocks end before an instruction with a breakpoint: those that do not must go, and those that are
+ * for any address. */
 void bt_cache_forget_breaks(struct bt *bt)
 {
     const struct cpu_stops *s = bt->config.cpus[0]->stops;
     for (uint32_t i = 0; s != NULL && s->break_count != 0 && i < bt->cache.block_count; i++) {
         struct bt_block *b = &bt->cache.blocks[i];
-        if (!b->dead && cpu_break_in(s, b->pc, b->size))
+        if (!b->dead && ((b->mode & BT_MODE_SLIDING) || cpu_break_in(s, b->pc, b->size)))
             kill_block(bt, b);
     }
 }

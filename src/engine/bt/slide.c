@@ -15,6 +15,7 @@
  * has for each page: nothing yet; the address that its translations are for; or, odd, its count.
  */
 #include "base/bits.h"
+#include "cpu/stop.h"
 #include "engine/bt/bt.h"
 
 #define SLIDING 1ull
@@ -50,7 +51,9 @@ void bt_slide(struct bt_vcpu *v, struct bt_code_at *at)
     uint64_t *count = &v->bt->cache.page_at[bt_cache_page(v->bt, at->bytes)];
     uint64_t page = at->pc & ~(uint64_t)(GMEM_PAGE_SIZE - 1);
     bool from_sliding = (at->mode & BT_MODE_SLIDING) != 0;
-    bool may = (at->mode & BT_MODE_USER) && (at->mode & BT_MODE_WIDTH) == INSN_MODE_64;
+    const struct cpu_stops *stops = v->cpu->stops; /* are addresses */
+    bool may = (at->mode & BT_MODE_USER) && (at->mode & BT_MODE_WIDTH) == INSN_MODE_64 &&
+               (stops == NULL || stops->break_count == 0);
     if (!may || (!from_sliding && (at->mode & BT_MODE_SINGLE)))
         return;
     if (!from_sliding && (*count == 0 || *count == page)) {
