@@ -54,7 +54,8 @@ LEFT_OUT += $(if $(call have,libnbd),,src/block/nbd.c)
 $(call optional,jansson,HAVE_JANSSON)
 API_FILES := $(addprefix src/api/,client.c cmd_%.c commands.c events.c frame.c names.c qmp.c server.c) src/cli/control.c
 NO_API    := src/api/none.c src/cli/control_none.c
-LEFT_OUT  += $(if $(call have,jansson),$(NO_API),$(filter $(API_FILES),$(wildcard src/api/*.c src/cli/*.c)))
+API_TESTS := tests/api/test_qmp.c tests/api/test_control.c fuzz/fuzz_qmp.c
+LEFT_OUT  += $(if $(call have,jansson),$(NO_API),$(API_TESTS) $(filter $(API_FILES),$(wildcard src/api/*.c src/cli/*.c)))
 
 srcs_of = $(filter-out $(MAIN) $(LEFT_OUT),$(sort $(wildcard src/$(1)/*.c src/$(1)/*.S)))
 objs_of = $(patsubst src/%,$(BUILD)/obj/%.o,$(call srcs_of,$(1))) $(if $(filter cpu,$(1)),$(GEN_OBJS))
@@ -102,7 +103,7 @@ $(BUILD)/sosia: $(patsubst src/%,$(BUILD)/obj/%.o,$(MAIN)) $(LIBS)
 # A test names the layers it links in its first lines: "// LAYERS: bus mem state base"
 # (default: all of them). tests/support/*.c is a library, too, so that a test needs only the layers
 # of what it uses of it.
-TEST_SRCS    := $(sort $(wildcard tests/*/test_*.c))
+TEST_SRCS    := $(filter-out $(LEFT_OUT),$(sort $(wildcard tests/*/test_*.c)))
 TEST_BINS    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRCS))
 SUPPORT_OBJS := $(patsubst tests/support/%.c,$(BUILD)/tests/support/%.o,$(sort $(wildcard tests/support/*.c)))
 

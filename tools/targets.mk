@@ -66,7 +66,7 @@ format:
 # -- Fuzzing ------------------------------------------------------------------------------------
 # fuzz/fuzz_x.c is a libFuzzer target; "// LAYERS:" as in tests. Objects of their own, by clang, with
 # the sanitizers. Seeds: fuzz/seeds/fuzz_x/. FUZZ=x selects one.
-FUZZ_SRCS  := $(sort $(wildcard fuzz/fuzz_$(or $(FUZZ),*).c))
+FUZZ_SRCS  := $(filter-out $(LEFT_OUT),$(sort $(wildcard fuzz/fuzz_$(or $(FUZZ),*).c)))
 FUZZ_BUILD := $(BUILD)/fuzz
 FUZZ_BINS  := $(patsubst fuzz/%.c,$(BUILD)/bin/%,$(FUZZ_SRCS))
 
