@@ -4,6 +4,7 @@
  */
 #include "cli/control.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -80,7 +81,9 @@ static int info(const char *which, const char *topic, struct err *e)
     char *line = xasprintf("info %s", topic != NULL ? topic : "status");
     int r = plain(which, "human-monitor-command", json_pack("{s:s}", "command-line", line), &text,
                   e);
-    if (json_is_string(text)) {
+    if (r == 0 && topic != NULL && strncmp(json_string_value(text), "unknown", 7) == 0) {
+        r = err_set(e, -EINVAL, "'%s' is an unknown topic (see sosia help)", topic);
+    } else if (r == 0) {
         fputs(json_string_value(text), stdout);
     }
     json_decref(text);
