@@ -81,10 +81,13 @@ static int info(const char *which, const char *topic, struct err *e)
     char *line = xasprintf("info %s", topic != NULL ? topic : "status");
     int r = plain(which, "human-monitor-command", json_pack("{s:s}", "command-line", line), &text,
                   e);
-    if (r == 0 && topic != NULL && strncmp(json_string_value(text), "unknown", 7) == 0) {
+    const char *answer = json_string_value(text);
+    if (r == 0 && answer == NULL) {
+        r = err_set(e, -EPROTO, "that socket speaks another language");
+    } else if (r == 0 && strncmp(answer, "unknown", 7) == 0) {
         r = err_set(e, -EINVAL, "'%s' is an unknown topic (see sosia help)", topic);
     } else if (r == 0) {
-        fputs(json_string_value(text), stdout);
+        fputs(answer, stdout);
     }
     json_decref(text);
     free(line);

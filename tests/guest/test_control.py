@@ -49,7 +49,7 @@ def ganeti_client():
         return None
     package = types.ModuleType("ganeti")
     sys.modules["ganeti"] = package
-    for name in ("utils", "constants", "serializer"):
+    for name in ("utils", "constants", "serializer", "errors"):
         setattr(package, name, types.ModuleType("ganeti." + name))
     package.serializer.LoadJson = json.loads
     package.serializer.DumpJson = lambda data: json.dumps(data).encode()
@@ -59,14 +59,13 @@ def ganeti_client():
         sys.modules["bitarray"] = types.ModuleType("bitarray")
         sys.modules["bitarray"].bitarray = list
 
-    def load(name):
-        spec = importlib.util.spec_from_file_location("ganeti." + name,
-                                                      os.path.join(folder, name + ".py"))
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    package.errors = load("errors")
-    return load("monitor").QmpConnection
+    for name in ("HypervisorError", "ProgrammerError"):
+        setattr(package.errors, name, type(name, (Exception,), {}))
+    spec = importlib.util.spec_from_file_location("ganeti.monitor",
+                                                  os.path.join(folder, "monitor.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.QmpConnection
 
 
 def png_size(path):
