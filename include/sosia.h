@@ -74,6 +74,7 @@ enum sosia_disk_bus {
     SOSIA_DISK_IDE,
     SOSIA_DISK_AHCI,
     SOSIA_DISK_NVME,
+    SOSIA_DISK_FLOPPY, /* the first is drive A:, the second B: */
 };
 
 struct sosia_disk {

@@ -288,6 +288,14 @@ void aml_res_irq(struct aml_resources *r, unsigned irq)
     store_le16(p + 1, (uint16_t)(1u << irq));
 }
 
+void aml_res_dma(struct aml_resources *r, unsigned channel)
+{
+    uint8_t *p = add(r, 3);
+    p[0] = 0x2a;
+    p[1] = (uint8_t)(1u << channel);
+    p[2] = 0;
+}
+
 void aml_res_interrupts(struct aml_resources *r, const uint32_t *irqs, unsigned count)
 {
     uint8_t *p = add(r, 5 + 4 * (size_t)count);

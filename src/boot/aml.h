@@ -73,6 +73,7 @@ struct aml_resources {
     size_t len;
 };
 void aml_res_io(struct aml_resources *r, uint16_t base, unsigned len);
+void aml_res_dma(struct aml_resources *r, unsigned channel); /* compatible, bytes */
 void aml_res_irq(struct aml_resources *r, unsigned irq); /* ISA: edge, active high, exclusive */
 /* Extended interrupt, level, active high, shared; count of irqs. */
 void aml_res_interrupts(struct aml_resources *r, const uint32_t *irqs, unsigned count);

@@ -45,6 +45,7 @@ struct boot_machine {
     uint8_t pirq_gsi;
     bool hpet;
     bool i8042;
+    bool floppy;             /* a controller at 0x3f0, IRQ 6, DMA 2 */
     bool vga;                /* else FADT says that there is none */
     uint64_t pci_high_start; /* 64-bit window for BARs; size 0: none */
     uint64_t pci_high_size;

@@ -222,6 +222,7 @@ struct isa_device {
         uint8_t len;
     } io[3];
     uint8_t irq; /* 0: none; but the timer has it */
+    uint8_t dma; /* 0: none */
     uint8_t uid;
 };
 
@@ -239,6 +240,9 @@ static void isa_device(struct aml *a, const struct isa_device *d)
     if (d->irq != 0) {
         aml_res_irq(&r, d->irq);
     }
+    if (d->dma != 0) {
+        aml_res_dma(&r, d->dma);
+    }
     name_resources(a, "_CRS", &r);
     aml_close(a);
 }
@@ -246,10 +250,10 @@ static void isa_device(struct aml *a, const struct isa_device *d)
 static void serial_ports(struct aml *a, const struct boot_machine *m)
 {
     static const struct isa_device com[] = {
-        { "COM1", "PNP0501", { { 0x3f8, 8 } }, 4, 1 },
-        { "COM2", "PNP0501", { { 0x2f8, 8 } }, 3, 2 },
-        { "COM3", "PNP0501", { { 0x3e8, 8 } }, 4, 3 },
-        { "COM4", "PNP0501", { { 0x2e8, 8 } }, 3, 4 },
+        { "COM1", "PNP0501", { { 0x3f8, 8 } }, 4, 0, 1 },
+        { "COM2", "PNP0501", { { 0x2f8, 8 } }, 3, 0, 2 },
+        { "COM3", "PNP0501", { { 0x3e8, 8 } }, 4, 0, 3 },
+        { "COM4", "PNP0501", { { 0x2e8, 8 } }, 3, 0, 4 },
     };
     for (unsigned i = 0; i < ARRAY_LEN(com); i++) {
         if ((m->serial_ports & BIT(i)) != 0) {
@@ -261,13 +265,17 @@ static void serial_ports(struct aml *a, const struct boot_machine *m)
 static void isa(struct aml *a, const struct boot_machine *m)
 {
     static const struct isa_device always[] = {
-        { "PIC", "PNP0000", { { 0x20, 2 }, { 0xa0, 2 }, { 0x4d0, 2 } }, 2, 0 },
-        { "RTC", "PNP0B00", { { 0x70, 8 } }, 8, 0 },
-        { "SPKR", "PNP0800", { { 0x61, 1 } }, 0, 0 },
+        { "PIC", "PNP0000", { { 0x20, 2 }, { 0xa0, 2 }, { 0x4d0, 2 } }, 2, 0, 0 },
+        { "RTC", "PNP0B00", { { 0x70, 8 } }, 8, 0, 0 },
+        { "SPKR", "PNP0800", { { 0x61, 1 } }, 0, 0, 0 },
+        { "DMAC", "PNP0200", { { 0x00, 16 }, { 0x81, 15 }, { 0xc0, 32 } }, 0, 4, 0 },
+    };
+    static const struct isa_device fdc = {
+        "FDC0", "PNP0700", { { 0x3f0, 6 }, { 0x3f7, 1 } }, 6, 2, 0
     };
     static const struct isa_device i8042[] = {
-        { "KBD", "PNP0303", { { 0x60, 1 }, { 0x64, 1 } }, 1, 0 },
-        { "MOU", "PNP0F13", { { 0, 0 } }, 12, 0 },
+        { "KBD", "PNP0303", { { 0x60, 1 }, { 0x64, 1 } }, 1, 0, 0 },
+        { "MOU", "PNP0F13", { { 0, 0 } }, 12, 0, 0 },
     };
     struct aml_resources timer = { .len = 0 };
     aml_device(a, "ISA");
@@ -284,6 +292,9 @@ static void isa(struct aml *a, const struct boot_machine *m)
     }
     for (size_t i = 0; m->i8042 && i < ARRAY_LEN(i8042); i++) {
         isa_device(a, &i8042[i]);
+    }
+    if (m->floppy) {
+        isa_device(a, &fdc);
     }
     aml_device(a, "TIMR");
     name_eisaid(a, "_HID", "PNP0100");

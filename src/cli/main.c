@@ -40,6 +40,7 @@ void run_help(void)
         "      --uefi-vars FILE             where UEFI keeps its variables\n"
         "  -d, --disk FILE[,format=F][,bus=ide|ahci|nvme|virtio|scsi][,readonly][,ephemeral]\n"
         "      --cdrom FILE[,bus=ide|ahci|scsi]\n"
+        "      --floppy FILE[,readonly][,ephemeral]   drive A:, then B:; 160K to 2.88M\n"
         "      --serial stdio|none|file=F|unix=PATH|pty\n"
         "                                   COM1, then COM2... (COM1: stdio, others: none)\n"
         "      --screenshot FILE            at the end: PNG, or text when FILE ends in .txt\n"

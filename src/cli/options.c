@@ -17,6 +17,7 @@ enum long_only {
     OPT_BT_DUMP,
     OPT_PERF_MAP,
     OPT_CDROM,
+    OPT_FLOPPY,
     OPT_RNG,
     OPT_BALLOON,
     OPT_VSOCK,
@@ -27,7 +28,6 @@ enum long_only {
     OPT_GDB,
     OPT_API,
     OPT_NAME,
-    OPT_LATER, /* part of the contract, not built yet */
 };
 
 static const struct option long_options[] = {
@@ -54,7 +54,7 @@ static const struct option long_options[] = {
     {"balloon", optional_argument, NULL, OPT_BALLOON},
     {"vsock", required_argument, NULL, OPT_VSOCK},
     {"console", required_argument, NULL, OPT_CONSOLE},
-    {"floppy", required_argument, NULL, OPT_LATER},
+    {"floppy", required_argument, NULL, OPT_FLOPPY},
     {"firmware", required_argument, NULL, OPT_FIRMWARE},
     {"uefi-vars", required_argument, NULL, OPT_UEFI_VARS},
     {"screenshot", required_argument, NULL, OPT_SCREENSHOT},
@@ -190,7 +190,7 @@ static int parse_bt_dump(struct run_options *o, char *text, struct err *e)
     return 0;
 }
 
-static int parse_one(struct run_options *o, int option, const char *name, char *arg,
+static int parse_one(struct run_options *o, int option, char *arg,
                      unsigned *serials, struct err *e)
 {
     unsigned long n = 0;
@@ -243,9 +243,11 @@ static int parse_one(struct run_options *o, int option, const char *name, char *
     case 'n':
         return options_net(o, arg, e);
     case 'd':
-        return options_disk(o, arg, false, e);
+        return options_disk(o, arg, OPTIONS_DISK, e);
     case OPT_CDROM:
-        return options_disk(o, arg, true, e);
+        return options_disk(o, arg, OPTIONS_CDROM, e);
+    case OPT_FLOPPY:
+        return options_disk(o, arg, OPTIONS_FLOPPY, e);
     case OPT_RNG:
         o->config.rng = true;
         return 0;
@@ -279,11 +281,9 @@ static int parse_one(struct run_options *o, int option, const char *name, char *
     case 'v':
         o->verbose++;
         return 0;
-    case 'h':
+    default: /* 'h' */
         o->help = true;
         return 0;
-    default:
-        return err_set(e, -ENOTSUP, "--%s is not built yet", name);
     }
 }
 
@@ -299,8 +299,7 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
     opterr = 0;
     optind = 0; /* glibc: scan this argv from its start */
     for (;;) {
-        int index = -1;
-        int option = getopt_long(argc, argv, ":e:m:c:k:i:a:d:n:Svh", long_options, &index);
+        int option = getopt_long(argc, argv, ":e:m:c:k:i:a:d:n:Svh", long_options, NULL);
         if (option == -1) {
             break;
         }
@@ -314,7 +313,7 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
         if (option == ':') {
             return err_set(e, -EINVAL, "option %s needs an argument", argv[optind - 1]);
         }
-        int r = parse_one(o, option, index >= 0 ? long_options[index].name : "", optarg,
+        int r = parse_one(o, option, optarg,
                           &serials, e);
         if (r < 0) {
             return r;

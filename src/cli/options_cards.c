@@ -98,12 +98,14 @@ static int disk_word(struct sosia_disk *d, const char *option, const char *word,
         d->serial = value;
         return 0;
     }
-    return strcmp(word, "bus") == 0 ? disk_bus(d, value, e) : unknown(option, word, value, e);
+    bool choice = strcmp(word, "bus") == 0 && d->bus != SOSIA_DISK_FLOPPY;
+    return choice ? disk_bus(d, value, e) : unknown(option, word, value, e);
 }
 
-int options_disk(struct run_options *o, char *text, bool cdrom, struct err *e)
+int options_disk(struct run_options *o, char *text, enum options_drive kind, struct err *e)
 {
-    const char *option = cdrom ? "--cdrom" : "--disk";
+    static const char *const names[] = { "--disk", "--cdrom", "--floppy" };
+    const char *option = names[kind];
     if (o->config.disk_count == SOSIA_DISKS_MAX) {
         return err_set(e, -EINVAL, "%s: there can be %d disks", option, SOSIA_DISKS_MAX);
     }
@@ -116,7 +118,12 @@ int options_disk(struct run_options *o, char *text, bool cdrom, struct err *e)
     if (*word == '\0') {
         return err_set(e, -EINVAL, "%s: no file", option);
     }
-    *d = (struct sosia_disk){ .path = word, .cdrom = cdrom, .readonly = cdrom };
+    *d = (struct sosia_disk){
+        .path = word,
+        .bus = kind == OPTIONS_FLOPPY ? SOSIA_DISK_FLOPPY : SOSIA_DISK_ANY,
+        .cdrom = kind == OPTIONS_CDROM,
+        .readonly = kind == OPTIONS_CDROM,
+    };
     while ((word = next_word(&text, &value)) != NULL) {
         int r = disk_word(d, option, word, value, e);
         if (r < 0) {

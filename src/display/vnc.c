@@ -190,7 +190,7 @@ static void release_all(struct vnc *v)
     }
 }
 
-/* -- QEMU Extended Key Event: keys by their own numbers, whatever the layout ("rfbproto") -------- */
+/* -- QEMU Extended Key Event: keys by their own numbers, whatever the layout ("rfbproto") ------ */
 static int extended_key_encodings[] = { rfbEncodingQemuExtendedKeyEvent, 0 };
 
 /* An update of one rectangle of this encoding says that we understand such messages. */

@@ -36,7 +36,7 @@ struct serial_config {
 #define MACHINE_NAME_BYTES 64u /* of disks, networks and cards, with the NUL */
 #define MACHINE_NICS_MAX 8u
 
-enum disk_bus { DISK_ANY, DISK_VIRTIO, DISK_SCSI, DISK_IDE, DISK_AHCI, DISK_NVME };
+enum disk_bus { DISK_ANY, DISK_VIRTIO, DISK_SCSI, DISK_IDE, DISK_AHCI, DISK_NVME, DISK_FLOPPY };
 
 struct disk_config {
     const char *path;

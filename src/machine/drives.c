@@ -60,3 +60,26 @@ int drives_assign_ahci(struct ide_drive_config out[AHCI_PORTS], struct disks *d,
     }
     return 0;
 }
+
+int drives_assign_floppies(struct fdc_config *out, struct disks *d, struct err *e)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < d->count; i++) {
+        struct disk *disk = &d->disk[i];
+        if (disk->bus != DISK_FLOPPY) {
+            continue;
+        }
+        if (n == FDC_DRIVES) {
+            return err_set(e, -ENOSPC, "there can be %u floppy drives", FDC_DRIVES);
+        }
+        if (fdc_geometry_of(block_size(disk->block)) == NULL) {
+            return err_set(e, -EFBIG, "%s: %llu bytes are more than a floppy disk of 2880 KiB has",
+                           block_path(disk->block), (unsigned long long)block_size(disk->block));
+        }
+        disk_set_place(disk, "isa", PCI_DEVFN(1, 0), "/fdc@03f0/floppy@%x", n);
+        out->drive[n].queue = disk->queue;
+        out->drive[n].readonly = disk->readonly;
+        n++;
+    }
+    return 0;
+}

@@ -131,15 +131,20 @@ static int console_file(struct pc *p, const struct machine_config *c, struct err
     return r < 0 ? err_set(e, r, "fw_cfg: no room for etc/sercon-port") : 0;
 }
 
-/* What to start from: disks in the order of the command line, then CD-ROMs. */
+static unsigned boot_rank(const struct disk *d)
+{
+    return d->bus == DISK_FLOPPY ? 0 : d->cdrom ? 2 : 1;
+}
+
+/* What to start from: floppies, disks, CD-ROMs, each in the order of the command line. */
 static int boot_order(struct pc *p, struct err *e)
 {
     char text[MACHINE_DISKS_MAX * (sizeof p->disks.disk[0].place + 1) + 1];
     size_t len = 0;
-    for (unsigned cdrom = 0; cdrom < 2; cdrom++) {
+    for (unsigned rank = 0; rank <= 2; rank++) {
         for (unsigned i = 0; i < p->disks.count; i++) {
             const struct disk *d = &p->disks.disk[i];
-            if (d->cdrom == cdrom && d->place[0] != '\0') {
+            if (boot_rank(d) == rank && d->place[0] != '\0') {
                 len += (size_t)snprintf(text + len, sizeof text - len, "%s\n", d->place);
             }
         }

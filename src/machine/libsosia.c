@@ -53,7 +53,7 @@ _Static_assert((int)SOSIA_SERIAL_ABSENT == (int)SERIAL_ABSENT, "serial kinds");
 _Static_assert(SOSIA_SERIAL_PORTS == MACHINE_SERIAL_PORTS, "serial ports");
 
 _Static_assert((int)SOSIA_DISPLAY_VNC == (int)DISPLAY_VNC, "displays");
-_Static_assert((int)SOSIA_DISK_NVME == (int)DISK_NVME, "disk buses");
+_Static_assert((int)SOSIA_DISK_FLOPPY == (int)DISK_FLOPPY, "disk buses");
 _Static_assert((int)SOSIA_NET_PASST == (int)NIC_PASST, "network backends");
 _Static_assert((int)SOSIA_NET_E1000 == (int)NIC_E1000, "network cards");
 _Static_assert(SOSIA_DISKS_MAX == MACHINE_DISKS_MAX && SOSIA_NETS_MAX == MACHINE_NICS_MAX, "cards");

@@ -224,7 +224,14 @@ static void fill_cmos(struct pc *p)
     uint64_t above4g = high >> 16;
     ext_kib = ext_kib < 0xffff ? ext_kib : 0xffff;
     above16 = above16 < 0xffff ? above16 : 0xffff;
-    rtc_set_cmos(&p->rtc, 0x14, 0x06); /* equipment: PS/2 mouse, FPU */
+    uint8_t equipment = 0x06; /* PS/2 mouse, FPU; how many floppy drives */
+    uint8_t floppies = 0;
+    for (unsigned n = 0; n < FDC_DRIVES && p->has_fdc && p->fdc.drive[n].geometry != NULL; n++) {
+        equipment = (uint8_t)(0x07 | n << 6);
+        floppies |= (uint8_t)(p->fdc.drive[n].geometry->drive << (n == 0 ? 4 : 0));
+    }
+    rtc_set_cmos(&p->rtc, 0x10, floppies);
+    rtc_set_cmos(&p->rtc, 0x14, equipment);
     rtc_set_cmos(&p->rtc, 0x15, 640 & 0xff);
     rtc_set_cmos(&p->rtc, 0x16, 640 >> 8);
     for (unsigned at = 0x17; at <= 0x30; at += 0x19) { /* twice, for two generations of BIOS */
@@ -340,6 +347,19 @@ static int init_ide(struct pc *p, const struct machine_config *c, struct err *e)
     return r;
 }
 
+static int init_fdc(struct pc *p, struct err *e)
+{
+    struct fdc_config fdc = {
+        .clock = p->machine->clock, .irq = isa(p, 6, 0), .dma = &p->dma, .dma_channel = 2
+    };
+    int r = drives_assign_floppies(&fdc, &p->disks, e);
+    p->has_fdc = r == 0 && fdc.drive[0].queue != NULL;
+    if (p->has_fdc) {
+        fdc_init(&p->fdc, p->machine->bus, &fdc);
+    }
+    return r;
+}
+
 int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, struct err *e)
 {
     struct bus *b = m->bus;
@@ -403,6 +423,7 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
     hpet_init(&p->hpet, b, 0xfed00000, &hpet);
     const struct irq irq0 = hpet_legacy_in(&p->hpet, 0);
     pit_init(&p->pit, b, 0x40, m->clock, &irq0);
+    dma_init(&p->dma, b); /* 0x00 0x80 0xc0 */
     const struct rtc_config rtc = { .clock = m->clock,
                                     .wall_ns = wall_ns,
                                     .wall_ctx = p,
@@ -433,6 +454,9 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
     r = disks_open(&p->disks, c, m->loop, e);
     if (r == 0) {
         r = init_ide(p, c, e); /* 0x1f0 0x170 */
+    }
+    if (r == 0) {
+        r = init_fdc(p, e); /* 0x3f0 */
     }
     if (r == 0) {
         r = cards_init(&p->cards, m, i440fx_pci(&p->host), c, &p->disks, &p->netdevs, e);
@@ -494,6 +518,9 @@ void pc_fini(struct pc *p)
     if (p->has_vga) {
         vga_fini(&p->vga);
     }
+    if (p->has_fdc) {
+        fdc_fini(&p->fdc);
+    }
     if (p->has_ide) {
         ide_fini(&p->ide);
     }
@@ -502,6 +529,7 @@ void pc_fini(struct pc *p)
     port92_fini(&p->port92);
     port61_fini(&p->port61);
     rtc_fini(&p->rtc);
+    dma_fini(&p->dma);
     pit_fini(&p->pit);
     hpet_fini(&p->hpet);
     pci_hotplug_fini(&p->hotplug);
@@ -556,6 +584,7 @@ void pc_describe(const struct pc *p, struct boot_machine *b)
         b->pci_high_size = (1ull << p->machine->model.phys_bits) - b->pci_high_start;
     }
     b->vga = p->has_vga;
+    b->floppy = p->has_fdc;
     b->hpet = true;
     b->i8042 = true;
 }

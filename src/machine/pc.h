@@ -9,10 +9,12 @@
 #include "dev/pc/acpi_pm.h"
 #include "dev/pc/apic_bus.h"
 #include "dev/pc/debug_port.h"
+#include "dev/pc/fdc.h"
 #include "dev/pc/fw_cfg.h"
 #include "dev/pc/hpet.h"
 #include "dev/pc/i440fx.h"
 #include "dev/pc/i8042.h"
+#include "dev/pc/i8237.h"
 #include "dev/pc/i8254.h"
 #include "dev/pc/i8259.h"
 #include "dev/pc/ide.h"
@@ -60,6 +62,9 @@ struct pc {
     struct disks disks;
     struct ide ide;
     bool has_ide;
+    struct dma dma;
+    struct fdc fdc;
+    bool has_fdc;
     struct netdevs netdevs;
     struct cards cards; /* in the PCI slots */
     struct pci_hotplug hotplug;

@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "dev/pc/ticks.h"
 
-enum fdc_reg { REG_DOR = 2, REG_TDR = 3, REG_MSR = 4 /* DSR */, REG_FIFO = 5, REG_DIR = 7 /* CCR */ };
+enum fdc_reg { REG_DOR = 2, REG_TDR = 3, REG_MSR = 4 /* written: DSR */, REG_FIFO = 5 };
 
 enum fdc_msr {
     MSR_BUSY = 0x10,

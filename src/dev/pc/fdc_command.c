@@ -127,7 +127,7 @@ static void lock(struct fdc *f)
     show_one(f, f->locked ? 0x10 : 0);
 }
 
-/* -- Which -------------------------------------------------------------------------------------- */
+/* -- Which ------------------------------------------------------------------------------------- */
 /* Bits above the code that a command may have, and its bytes; the rest is invalid. */
 static const struct {
     uint8_t bits, bytes;

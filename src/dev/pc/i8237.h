@@ -44,7 +44,7 @@ struct dma {
 void dma_init(struct dma *d, struct bus *b);
 void dma_fini(struct dma *d);
 
-/* -- Devices: a channel's DREQ, and cycles while the controller grants it. ----------------------- */
+/* -- Devices: a channel's DREQ, and cycles while the controller grants it. --------------------- */
 void dma_set_request(struct dma *d, unsigned channel, bool on);
 
 enum dma_cycle { DMA_TO_MEMORY, DMA_FROM_MEMORY };
