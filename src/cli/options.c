@@ -190,8 +190,8 @@ static int parse_bt_dump(struct run_options *o, char *text, struct err *e)
     return 0;
 }
 
-static int parse_one(struct run_options *o, int option, char *arg,
-                     unsigned *serials, struct err *e)
+static int parse_one(struct run_options *o, int option, char *arg, unsigned *serials,
+                     struct err *e)
 {
     unsigned long n = 0;
     int r = 0;
@@ -313,8 +313,7 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
         if (option == ':') {
             return err_set(e, -EINVAL, "option %s needs an argument", argv[optind - 1]);
         }
-        int r = parse_one(o, option, optarg,
-                          &serials, e);
+        int r = parse_one(o, option, optarg, &serials, e);
         if (r < 0) {
             return r;
         }

@@ -29,7 +29,8 @@ struct run_options {
 /* argv[0] is "run". On failure e has one line. */
 MUST_CHECK int options_parse(struct run_options *o, int argc, char **argv, struct err *e);
 
-/* options_cards.c: FILE[,key=value,flag...] of -d, --cdrom and --floppy, and --net. text is cut up. */
+/* options_cards.c: FILE[,key=value,flag...] of -d, --cdrom and --floppy, and --net. text is cut
+ * up. */
 enum options_drive { OPTIONS_DISK, OPTIONS_CDROM, OPTIONS_FLOPPY };
 MUST_CHECK int options_disk(struct run_options *o, char *text, enum options_drive kind,
                             struct err *e);

@@ -41,7 +41,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* -- A little driver: channel 2, or 5 of the second chip ---------------------------------------- */
+/* -- A little driver: channel 2, or 5 of the second chip -------------------------------------- */
 static void program2(struct fix *f, uint8_t mode, uint8_t page, uint16_t address, uint16_t count)
 {
     struct dev_rig *r = &f->rig;
