@@ -3,14 +3,9 @@
  * The IDE function over the bus, with a disk and a CD-ROM in files of their own.
  */
 // LAYERS: dev/pc bus block mem state base
-#include "support/dev.h"
-
-#include <stdio.h>
-#include <unistd.h>
+#include "dev/disks.h"
 
 #include "base/bytes.h"
-#include "base/loop.h"
-#include "dev/pc/i440fx.h"
 #include "dev/pc/ide.h"
 #include "dev/pc/ide_int.h"
 
@@ -20,64 +15,27 @@
 #define PRD 0x1000u
 
 struct fix {
-    struct dev_rig rig;
-    struct gmem *mem;
-    struct loop *loop;
-    struct i440fx host;
+    struct disk_board board;
     struct ide *ide;
     struct dev_line irq[2];
-    struct block *block[2];
-    struct block_queue *queue[2];
-    char path[2][32];
+    struct disk_image image[2];
 };
-
-static uint8_t pattern(uint64_t sector, unsigned i) { return (uint8_t)(sector * 7 + i * 3 + 1); }
-
-static void make_image(struct fix *f, unsigned n, unsigned sectors, unsigned size)
-{
-    strcpy(f->path[n], "/tmp/sosia-ide-XXXXXX");
-    int fd = mkstemp(f->path[n]);
-    assert_true(fd >= 0);
-    FILE *file = fdopen(fd, "wb");
-    for (unsigned s = 0; s < sectors; s++) {
-        for (unsigned i = 0; i < size; i++) {
-            fputc(pattern(s, i), file);
-        }
-    }
-    fclose(file);
-    struct err e = { 0 };
-    const struct block_options o = { .path = f->path[n], .format = "raw" };
-    assert_int_equal(block_open(&f->block[n], &o, &e), 0);
-    assert_int_equal(block_queue_new(&f->queue[n], f->block[n], f->loop, &e), 0);
-}
-
-static void config_out(struct fix *f, unsigned reg, uint32_t v)
-{
-    dev_out32(&f->rig, 0xcf8, 0x80000000u | PCI_DEVFN(1, 1) << 8 | reg);
-    dev_out32(&f->rig, 0xcfc, v);
-}
 
 static int setup(void **state)
 {
     struct fix *f = calloc(1, sizeof *f);
-    struct err e = { 0 };
-    const struct irq none[4] = { { 0 } };
-    assert_int_equal(gmem_new(&f->mem, 4 << 20, 0xc0000000, &e), 0);
-    f->rig.bus = bus_new(f->mem);
-    f->rig.clock = clock_new_fake();
-    assert_int_equal(loop_new(&f->loop, f->rig.clock, bus_lock_of(f->rig.bus)), 0);
-    make_image(f, 0, SECTORS, IDE_SECTOR);
-    make_image(f, 1, CD_SECTORS, IDE_CD_SECTOR);
-    i440fx_init(&f->host, f->rig.bus, none, NULL, NULL);
+    disk_board_init(&f->board);
+    disk_image_make(&f->image[0], &f->board, SECTORS, IDE_SECTOR);
+    disk_image_make(&f->image[1], &f->board, CD_SECTORS, IDE_CD_SECTOR);
     const struct irq irq[2] = { dev_line_irq(&f->irq[0]), dev_line_irq(&f->irq[1]) };
     const struct ide_drive_config drives[IDE_CHANNELS][IDE_DRIVES] = {
-        { { .kind = IDE_DISK, .queue = f->queue[0], .serial = "disk1" } },
-        { { .kind = IDE_CD, .queue = f->queue[1], .serial = "cd1" } },
+        { { .kind = IDE_DISK, .queue = f->image[0].queue, .serial = "disk1" } },
+        { { .kind = IDE_CD, .queue = f->image[1].queue, .serial = "cd1" } },
     };
     f->ide = calloc(1, sizeof *f->ide);
-    ide_init(f->ide, f->rig.bus, i440fx_pci(&f->host), irq, drives);
-    config_out(f, PCI_BAR0 + 16, BM);
-    config_out(f, PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MASTER);
+    ide_init(f->ide, f->board.rig.bus, i440fx_pci(&f->board.host), irq, drives);
+    disk_config_out(&f->board, PCI_DEVFN(1, 1), PCI_BAR0 + 16, BM);
+    disk_config_out(&f->board, PCI_DEVFN(1, 1), PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MASTER);
     *state = f;
     return 0;
 }
@@ -85,18 +43,12 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct fix *f = *state;
-    bus_lock(f->rig.bus);
+    bus_lock(f->board.rig.bus);
     ide_fini(f->ide);
-    i440fx_fini(&f->host);
-    for (unsigned n = 0; n < 2; n++) {
-        block_queue_free(f->queue[n]);
-        block_close(f->block[n]);
-        unlink(f->path[n]);
-    }
-    bus_unlock(f->rig.bus);
-    loop_free(f->loop);
-    dev_rig_fini(&f->rig);
-    gmem_free(f->mem);
+    bus_unlock(f->board.rig.bus);
+    disk_image_fini(&f->image[0], &f->board);
+    disk_image_fini(&f->image[1], &f->board);
+    disk_board_fini(&f->board);
     free(f->ide);
     free(f);
     return 0;
@@ -105,21 +57,14 @@ static int teardown(void **state)
 /* -- A little driver --------------------------------------------------------------------------- */
 static uint16_t base_of(unsigned channel) { return channel == 0 ? 0x1f0 : 0x170; }
 
-static void settle(struct fix *f)
-{
-    bus_lock(f->rig.bus);
-    bus_quiesce(f->rig.bus);
-    bus_unlock(f->rig.bus);
-}
-
 static uint8_t reg(struct fix *f, unsigned channel, unsigned n)
 {
-    return dev_in8(&f->rig, (uint16_t)(base_of(channel) + n));
+    return dev_in8(&f->board.rig, (uint16_t)(base_of(channel) + n));
 }
 
 static void set_reg(struct fix *f, unsigned channel, unsigned n, uint8_t v)
 {
-    dev_out8(&f->rig, (uint16_t)(base_of(channel) + n), v);
+    dev_out8(&f->board.rig, (uint16_t)(base_of(channel) + n), v);
 }
 
 static void command28(struct fix *f, uint8_t command, uint32_t lba, uint8_t count)
@@ -130,7 +75,7 @@ static void command28(struct fix *f, uint8_t command, uint32_t lba, uint8_t coun
     set_reg(f, 0, 4, (uint8_t)(lba >> 8));
     set_reg(f, 0, 5, (uint8_t)(lba >> 16));
     set_reg(f, 0, 7, command);
-    settle(f);
+    disk_settle(&f->board);
 }
 
 static void command48(struct fix *f, uint8_t command, uint64_t lba, uint16_t count)
@@ -145,27 +90,20 @@ static void command48(struct fix *f, uint8_t command, uint64_t lba, uint16_t cou
     set_reg(f, 0, 4, (uint8_t)(lba >> 8));
     set_reg(f, 0, 5, (uint8_t)(lba >> 16));
     set_reg(f, 0, 7, command);
-    settle(f);
+    disk_settle(&f->board);
 }
 
 static void data_in(struct fix *f, unsigned channel, uint8_t *to, unsigned bytes)
 {
     for (unsigned i = 0; i < bytes; i += 2) {
-        store_le16(to + i, dev_in16(&f->rig, base_of(channel)));
+        store_le16(to + i, dev_in16(&f->board.rig, base_of(channel)));
     }
 }
 
 static void data_out(struct fix *f, unsigned channel, const uint8_t *from, unsigned bytes)
 {
     for (unsigned i = 0; i < bytes; i += 4) {
-        dev_out32(&f->rig, base_of(channel), load_le32(from + i));
-    }
-}
-
-static void assert_pattern(const uint8_t *data, uint64_t sector, unsigned size, unsigned count)
-{
-    for (unsigned i = 0; i < size * count; i++) {
-        assert_int_equal(data[i], pattern(sector + i / size, i % size));
+        dev_out32(&f->board.rig, base_of(channel), load_le32(from + i));
     }
 }
 
@@ -174,23 +112,23 @@ static void put_prd(struct fix *f, unsigned n, uint32_t address, uint32_t count)
     uint8_t prd[8];
     store_le32(prd, address);
     store_le32(prd + 4, count);
-    assert_int_equal(gmem_write(f->mem, PRD + 8 * n, prd, sizeof prd), 0);
+    assert_int_equal(gmem_write(f->board.mem, PRD + 8 * n, prd, sizeof prd), 0);
 }
 
 static void bm_start(struct fix *f, unsigned channel, uint8_t direction)
 {
     uint16_t at = (uint16_t)(BM + 8 * channel);
-    dev_out32(&f->rig, at + 4, PRD);
-    dev_out8(&f->rig, at + 2, 0x06);
-    dev_out8(&f->rig, at, direction | 1);
-    settle(f);
+    dev_out32(&f->board.rig, at + 4, PRD);
+    dev_out8(&f->board.rig, at + 2, 0x06);
+    dev_out8(&f->board.rig, at, direction | 1);
+    disk_settle(&f->board);
 }
 
 static uint8_t bm_stop(struct fix *f, unsigned channel)
 {
     uint16_t at = (uint16_t)(BM + 8 * channel);
-    uint8_t status = dev_in8(&f->rig, at + 2);
-    dev_out8(&f->rig, at, 0);
+    uint8_t status = dev_in8(&f->board.rig, at + 2);
+    dev_out8(&f->board.rig, at, 0);
     return status;
 }
 
@@ -204,7 +142,7 @@ static void packet(struct fix *f, const uint8_t cdb[12], uint16_t limit, bool dm
     assert_int_equal(reg(f, 1, 7) & 0x88, 0x08);
     assert_int_equal(reg(f, 1, 2), 1);
     data_out(f, 1, cdb, 12);
-    settle(f);
+    disk_settle(&f->board);
 }
 
 /* -- Disks ------------------------------------------------------------------------------------- */
@@ -220,9 +158,9 @@ static void test_signatures(void **state)
     set_reg(f, 0, 7, 0xec);
     assert_int_equal(f->irq[0].rises, 0);
     set_reg(f, 0, 6, 0xa0);
-    dev_out8(&f->rig, 0x3f6, 0x04);
+    dev_out8(&f->board.rig, 0x3f6, 0x04);
     assert_int_equal(reg(f, 0, 7), 0x80);
-    dev_out8(&f->rig, 0x3f6, 0x00);
+    dev_out8(&f->board.rig, 0x3f6, 0x00);
     assert_int_equal(reg(f, 0, 7), 0x50);
     assert_int_equal(reg(f, 0, 1), 1);
 }
@@ -267,7 +205,7 @@ static void test_pio(void **state)
     assert_pattern(data, 1000, 512, 20);
     command48(f, 0x24, 17, 300);
     for (unsigned i = 0; i < 300; i++) {
-        settle(f);
+        disk_settle(&f->board);
         data_in(f, 0, data + i * 512, 512);
     }
     assert_pattern(data, 17, 512, 300);
@@ -284,7 +222,7 @@ static void test_chs(void **state)
     set_reg(f, 0, 4, 2);
     set_reg(f, 0, 5, 0);
     set_reg(f, 0, 7, 0x20);
-    settle(f);
+    disk_settle(&f->board);
     data_in(f, 0, data, sizeof data);
     assert_pattern(data, (2 * 16 + 3) * 63 + 6, 512, 1);
     set_reg(f, 0, 3, 0); /* there is no sector 0 */
@@ -303,15 +241,15 @@ static void test_write(void **state)
     command28(f, 0x30, 9, 2);
     assert_int_equal(f->irq[0].rises, 0); /* not for the first block */
     data_out(f, 0, data, 512);
-    settle(f);
+    disk_settle(&f->board);
     assert_int_equal(f->irq[0].rises, 1);
     assert_int_equal(reg(f, 0, 7), 0x58);
     data_out(f, 0, data + 512, 512);
-    settle(f);
+    disk_settle(&f->board);
     assert_int_equal(reg(f, 0, 7), 0x50);
     command28(f, 0xe7, 0, 0);
     assert_int_equal(reg(f, 0, 7), 0x50);
-    assert_int_equal(block_read(f->block[0], 9 * 512, back, sizeof back), 0);
+    assert_int_equal(block_read(f->image[0].block, 9 * 512, back, sizeof back), 0);
     assert_memory_equal(back, data, sizeof data);
 }
 
@@ -343,19 +281,19 @@ static void test_dma(void **state)
     assert_int_equal(f->irq[0].level, 1);
     assert_int_equal(bm_stop(f, 0) & 7, 4);
     assert_int_equal(reg(f, 0, 7), 0x50);
-    assert_int_equal(gmem_read(f->mem, 0x10000, data, 0x1000), 0);
-    assert_int_equal(gmem_read(f->mem, 0x40000, data + 0x1000, 0x10000), 0);
-    assert_int_equal(gmem_read(f->mem, 0x60000, data + 0x11000, sizeof data - 0x11000), 0);
+    assert_int_equal(gmem_read(f->board.mem, 0x10000, data, 0x1000), 0);
+    assert_int_equal(gmem_read(f->board.mem, 0x40000, data + 0x1000, 0x10000), 0);
+    assert_int_equal(gmem_read(f->board.mem, 0x60000, data + 0x11000, sizeof data - 0x11000), 0);
     assert_pattern(data, 33, 512, 200);
 
     memset(data, 0x77, 1024);
-    assert_int_equal(gmem_write(f->mem, 0x10000, data, 1024), 0);
+    assert_int_equal(gmem_write(f->board.mem, 0x10000, data, 1024), 0);
     put_prd(f, 0, 0x10000, 0x80000400u);
     command48(f, 0x35, 70, 2);
     bm_start(f, 0, 0);
     assert_int_equal(bm_stop(f, 0) & 7, 4);
     memset(data, 0, 1024);
-    assert_int_equal(block_read(f->block[0], 70 * 512, data, 1024), 0);
+    assert_int_equal(block_read(f->image[0].block, 70 * 512, data, 1024), 0);
     assert_int_equal(data[0], 0x77);
     assert_int_equal(data[1023], 0x77);
 }
@@ -373,12 +311,12 @@ static void test_dma_errors(void **state)
     bm_start(f, 0, 8);
     assert_int_equal(reg(f, 0, 7), 0x50);
     bm_stop(f, 0);
-    config_out(f, PCI_COMMAND, PCI_COMMAND_IO); /* not allowed to: it waits */
+    disk_config_out(&f->board, PCI_DEVFN(1, 1), PCI_COMMAND, PCI_COMMAND_IO); /* not allowed to: it waits */
     command28(f, 0xc8, 33, 1);
     bm_start(f, 0, 8);
     assert_int_equal(reg(f, 0, 7), 0x58);
-    dev_out8(&f->rig, 0x3f6, 0x04);
-    dev_out8(&f->rig, 0x3f6, 0x00);
+    dev_out8(&f->board.rig, 0x3f6, 0x04);
+    dev_out8(&f->board.rig, 0x3f6, 0x00);
     assert_int_equal(reg(f, 0, 7), 0x50);
 }
 
@@ -388,17 +326,17 @@ static void test_trim(void **state)
     uint8_t ranges[512] = { 0 }, data[512];
     store_le64(ranges, 100 | 8ull << 48);
     store_le64(ranges + 8, 200 | 1ull << 48);
-    assert_int_equal(gmem_write(f->mem, 0x10000, ranges, sizeof ranges), 0);
+    assert_int_equal(gmem_write(f->board.mem, 0x10000, ranges, sizeof ranges), 0);
     put_prd(f, 0, 0x10000, 0x80000200u);
     set_reg(f, 0, 1, 1);
     command28(f, 0x06, 0, 1);
     bm_start(f, 0, 0);
     assert_int_equal(reg(f, 0, 7), 0x50);
     bm_stop(f, 0);
-    assert_int_equal(block_read(f->block[0], 108 * 512, data, 512), 0);
+    assert_int_equal(block_read(f->image[0].block, 108 * 512, data, 512), 0);
     assert_pattern(data, 108, 512, 1);
     store_le64(ranges, SECTORS | 8ull << 48);
-    assert_int_equal(gmem_write(f->mem, 0x10000, ranges, sizeof ranges), 0);
+    assert_int_equal(gmem_write(f->board.mem, 0x10000, ranges, sizeof ranges), 0);
     command28(f, 0x06, 0, 1);
     bm_start(f, 0, 0);
     assert_int_equal(reg(f, 0, 7) & 1, 1);
@@ -407,7 +345,7 @@ static void test_trim(void **state)
 static void test_no_interrupts(void **state)
 {
     struct fix *f = *state;
-    dev_out8(&f->rig, 0x3f6, 0x02);
+    dev_out8(&f->board.rig, 0x3f6, 0x02);
     command28(f, 0xe5, 0, 0);
     assert_int_equal(f->irq[0].rises, 0);
     assert_int_equal(reg(f, 0, 2), 0xff);
@@ -437,21 +375,21 @@ static void test_cd_read(void **state)
     uint8_t *data = malloc(50 * 2048);
     packet(f, cdb, 4096, false);
     for (unsigned at = 0; at < 50 * 2048;) {
-        settle(f);
+        disk_settle(&f->board);
         unsigned n = reg(f, 1, 4) | reg(f, 1, 5) << 8;
         assert_in_range(n, 2, 4096);
         data_in(f, 1, data + at, n);
         at += n;
     }
     assert_pattern(data, 40, 2048, 50);
-    settle(f);
+    disk_settle(&f->board);
     assert_int_equal(reg(f, 1, 7), 0x50);
     put_prd(f, 0, 0x20000, 0x0000);
     put_prd(f, 1, 0x30000, 0x80000000u | (50 * 2048 - 0x10000));
     packet(f, cdb, 0, true);
     bm_start(f, 1, 8);
     assert_int_equal(bm_stop(f, 1) & 7, 4);
-    assert_int_equal(gmem_read(f->mem, 0x20000, data, 50 * 2048), 0);
+    assert_int_equal(gmem_read(f->board.mem, 0x20000, data, 50 * 2048), 0);
     assert_pattern(data, 40, 2048, 50);
     free(data);
 }
@@ -490,7 +428,7 @@ static void test_save_in_the_middle(void **state)
     uint8_t data[1024];
     command28(f, 0x20, 8, 2);
     data_in(f, 0, data, 100);
-    dev_roundtrip(f->rig.bus, f->rig.clock);
+    dev_roundtrip(f->board.rig.bus, f->board.rig.clock);
     data_in(f, 0, data + 100, 1024 - 100);
     assert_pattern(data, 8, 512, 2);
 }
@@ -505,16 +443,16 @@ static void test_random_traffic(void **state)
         uint8_t v = (uint8_t)(x >> 8);
         switch (x >> 1 & 7) {
         case 0:
-            (void)dev_in16(&f->rig, base_of(channel));
+            (void)dev_in16(&f->board.rig, base_of(channel));
             break;
         case 1:
-            dev_out32(&f->rig, base_of(channel), (uint32_t)(x >> 16));
+            dev_out32(&f->board.rig, base_of(channel), (uint32_t)(x >> 16));
             break;
         case 2:
-            dev_out8(&f->rig, (uint16_t)(BM + (x >> 16) % 16), v);
+            dev_out8(&f->board.rig, (uint16_t)(BM + (x >> 16) % 16), v);
             break;
         case 3:
-            dev_out8(&f->rig, channel ? 0x376 : 0x3f6, v & 6);
+            dev_out8(&f->board.rig, channel ? 0x376 : 0x3f6, v & 6);
             break;
         default:
             set_reg(f, channel, 1 + (x >> 16) % 7, v);
@@ -522,11 +460,11 @@ static void test_random_traffic(void **state)
         }
         (void)reg(f, channel, (x >> 24) % 7 + 1);
         if (i % 1024 == 0) {
-            settle(f);
-            dev_roundtrip(f->rig.bus, f->rig.clock);
+            disk_settle(&f->board);
+            dev_roundtrip(f->board.rig.bus, f->board.rig.clock);
         }
     }
-    settle(f);
+    disk_settle(&f->board);
 }
 
 #define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
