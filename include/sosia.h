@@ -178,6 +178,7 @@ struct sosia_config {
     unsigned console_count;
     int exit_port; /* I/O port, or SOSIA_EXIT_PORT_NONE */
     bool no_reboot; /* a guest reset or triple fault ends the VM */
+    bool restoring; /* nothing is booted: sosia_vm_restore follows; the kernel is for resets only */
     bool virtual_time; /* time is counted in instructions; the same run every time */
     /* For looking into translation (engine bt; the others pass over it). */
     uint64_t code_cache_bytes; /* 0: the engine's default */
@@ -280,6 +281,40 @@ struct sosia_gdb;
 int sosia_gdb_new(struct sosia_gdb **out, struct sosia_vm *vm, const char *address, char *error);
 void sosia_gdb_free(struct sosia_gdb *gdb);
 const char *sosia_gdb_where(const struct sosia_gdb *gdb);
+
+/* -- Snapshots: a VM in a file. docs/snapshots.md */
+struct sosia_snapshot;
+
+/* Fill with zeroes, then change what differs. */
+struct sosia_snapshot_options {
+    const char *parent; /* a snapshot of the same VM: only what differs is stored; NULL: none */
+    bool compress;      /* memory; it must then be unpacked before the VM can go on */
+    bool scratch;       /* no care that it outlives a crash of the host */
+};
+
+struct sosia_snapshot_result {
+    uint64_t pause_ns; /* how long the guest stood still */
+    uint64_t total_ns;
+    uint64_t bytes;  /* of memory that were stored */
+    uint64_t memory; /* that there are */
+};
+
+/* Of a VM that runs or is paused; it runs on while the file is written, and its disks go on in
+ * overlays on what they held. The file appears when it is whole. options, result: may be NULL. */
+int sosia_vm_snapshot(struct sosia_vm *vm, const char *path,
+                      const struct sosia_snapshot_options *options,
+                      struct sosia_snapshot_result *result, char *error);
+
+/* To take one up again: open it, fill a configuration from it, change in that what is to be
+ * different (engine, callbacks, forwards...), make the VM, restore into it, start it. Strings in the
+ * configuration are the snapshot's. Disks that are written come as `ephemeral`, so that nothing
+ * happens to what the snapshot needs; sosia_snapshot_keep_disks has overlays made for them instead,
+ * called PREFIX.diskN.qcow2. The snapshot may be closed when the VM has been restored. */
+int sosia_snapshot_open(struct sosia_snapshot **out, const char *path, char *error);
+void sosia_snapshot_close(struct sosia_snapshot *s);
+void sosia_snapshot_config(struct sosia_snapshot *s, struct sosia_config *config);
+int sosia_snapshot_keep_disks(struct sosia_snapshot *s, const char *prefix, char *error);
+int sosia_vm_restore(struct sosia_vm *vm, struct sosia_snapshot *s, char *error);
 
 /* What this host can do: the n-th engine from 0 on; -ENOENT after the last. Texts are static or
  * written to text (SOSIA_ERROR_BYTES). */

@@ -52,6 +52,7 @@ extern const struct api_command api_monitor_commands[]; /* cmd_monitor.c: text f
 extern const struct api_command api_query_commands[];   /* cmd_query.c: what it is made of */
 extern const struct api_command api_run_commands[];     /* cmd_run.c: running, the end */
 extern const struct api_command api_screen_commands[];  /* cmd_screen.c: screen, keys, mouse */
+extern const struct api_command api_snapshot_commands[]; /* cmd_snapshot.c */
 
 /* The n-th command of all tables; NULL after the last. */
 const struct api_command *api_command(unsigned n);

@@ -11,7 +11,7 @@
 
 static const struct api_command *const tables[] = {
     api_block_commands, api_core_commands, api_hotplug_commands, api_monitor_commands,
-    api_query_commands, api_run_commands,  api_screen_commands,
+    api_query_commands, api_run_commands,  api_screen_commands, api_snapshot_commands,
 };
 
 const struct api_command *api_command(unsigned n)

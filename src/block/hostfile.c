@@ -143,6 +143,17 @@ void hostfile_close(struct hostfile *f)
     }
 }
 
+void hostfile_unlock(struct hostfile *f)
+{
+    struct flock all = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+    fcntl(f->fd, F_OFD_SETLK, &all);
+}
+
+int hostfile_lock(struct hostfile *f, const char *path, struct err *e)
+{
+    return take_lock(f->fd, f->readonly, path, e);
+}
+
 bool hostfile_readonly(const struct hostfile *f) { return f->readonly; }
 bool hostfile_is_device(const struct hostfile *f) { return f->device; }
 int hostfile_fd(const struct hostfile *f) { return f->fd; }

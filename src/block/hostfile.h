@@ -34,6 +34,10 @@ MUST_CHECK int hostfile_open(struct hostfile **out, const char *path, unsigned f
 MUST_CHECK int hostfile_temporary(struct hostfile **out, struct err *e);
 void hostfile_close(struct hostfile *f);
 
+/* Let others have it, though it stays open; and get it back. */
+void hostfile_unlock(struct hostfile *f);
+MUST_CHECK int hostfile_lock(struct hostfile *f, const char *path, struct err *e);
+
 bool hostfile_readonly(const struct hostfile *f);
 bool hostfile_is_device(const struct hostfile *f);
 /* Which file this is, whatever its name. */

@@ -110,6 +110,21 @@ int block_create(const struct block_create *wanted, struct err *e)
     return r;
 }
 
+int block_yield(struct block *b, struct err *e)
+{
+    if (b->file == NULL || b->class == &block_overlay) {
+        return err_set(e, -ENOTSUP, "%s: not a file that can be handed on", b->path);
+    }
+    int r = block_flush(b);
+    if (r < 0) {
+        return err_set(e, r, "%s: %s", b->path, strerror(-r));
+    }
+    hostfile_unlock(b->file);
+    return 0;
+}
+
+int block_reclaim(struct block *b, struct err *e) { return hostfile_lock(b->file, b->path, e); }
+
 void block_describe(struct block *b, struct block_info *info)
 {
     memset(info, 0, sizeof *info);

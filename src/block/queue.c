@@ -225,6 +225,13 @@ void block_queue_free(struct block_queue *q)
     free(q);
 }
 
+void block_queue_set_block(struct block_queue *q, struct block *b)
+{
+    pthread_mutex_lock(&q->lock);
+    q->block = b;
+    pthread_mutex_unlock(&q->lock);
+}
+
 struct block *block_queue_block(struct block_queue *q) { return q->block; }
 
 static void to_threads(struct block_queue *q, struct block_request *r)

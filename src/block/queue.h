@@ -35,6 +35,8 @@ MUST_CHECK int block_queue_new(struct block_queue **out, struct block *b, struct
                                struct err *e);
 /* Drains first. */
 void block_queue_free(struct block_queue *q);
+/* Requests go to another image from now on. Drained; both images are the caller's. */
+void block_queue_set_block(struct block_queue *q, struct block *b);
 struct block *block_queue_block(struct block_queue *q);
 
 /* done is called later, never from here. */

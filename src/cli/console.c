@@ -20,6 +20,7 @@ static const char command_help[] =
     "cont           let them go on\n"
     "reset          press the reset button\n"
     "power          press the power button\n"
+    "snapshot FILE  the machine as it is now, for sosia restore\n"
     "quit           end the machine\n"
     "help           this help; an empty line goes back to the guest\n";
 
@@ -80,6 +81,21 @@ static void info(struct console *c, const char *topic)
     free(text);
 }
 
+static void take_snapshot(struct console *c, const char *path)
+{
+    char error[SOSIA_ERROR_BYTES];
+    struct sosia_snapshot_result r;
+    if (path == NULL) {
+        fprintf(stderr, "snapshot: which file?\n");
+    } else if (sosia_vm_snapshot(c->vm, path, NULL, &r, error) < 0) {
+        fprintf(stderr, "snapshot: %s\n", error);
+    } else {
+        fprintf(stderr, "%s: %.1f of %.1f MiB in %.0f ms, the guest stood still for %.1f ms\n", path,
+                (double)r.bytes / 1048576, (double)r.memory / 1048576, (double)r.total_ns / 1e6,
+                (double)r.pause_ns / 1e6);
+    }
+}
+
 static void command(struct console *c)
 {
     c->line[c->line_len] = '\0';
@@ -101,6 +117,8 @@ static void command(struct console *c)
         if (sosia_vm_power_button(c->vm) < 0) {
             fprintf(stderr, "the guest does not listen to the button\n");
         }
+    } else if (strcmp(verb, "snapshot") == 0) {
+        take_snapshot(c, arg);
     } else if (strcmp(verb, "quit") == 0 || strcmp(verb, "q") == 0) {
         c->quit = true;
     } else if (strcmp(verb, "help") == 0 || strcmp(verb, "?") == 0) {

@@ -16,6 +16,7 @@
 
 #define PATIENCE_S 30u
 #define LS_PATIENCE_S 3u
+#define SNAPSHOT_PATIENCE_S 3600u /* the time that a disk takes to write all memory */
 
 /* -- sosia ls ---------------------------------------------------------------------------------- */
 static const char *string_at(const json_t *j, const char *key)
@@ -94,14 +95,65 @@ static int info(const char *which, const char *topic, struct err *e)
     return r;
 }
 
-/* The VM may be in another directory than we are. */
-static int screenshot(const char *which, const char *file, struct err *e)
+/* The VM may be in another directory than we are. free() it */
+static char *absolute(const char *file)
 {
     char *here = file[0] != '/' ? getcwd(NULL, 0) : NULL;
     char *path = here != NULL ? xasprintf("%s/%s", here, file) : xstrdup(file);
-    int r = plain(which, "screendump", json_pack("{s:s}", "filename", path), NULL, e);
     free(here);
+    return path;
+}
+
+static int screenshot(const char *which, const char *file, struct err *e)
+{
+    char *path = absolute(file);
+    int r = plain(which, "screendump", json_pack("{s:s}", "filename", path), NULL, e);
     free(path);
+    return r;
+}
+
+/* argv: NAME FILE, and options in any place. */
+static int snapshot(int argc, char **argv, struct err *e)
+{
+    const char *names[2] = { NULL, NULL };
+    json_t *args = json_object(), *did = NULL;
+    unsigned count = 0;
+    int r = 0;
+    for (int i = 0; i < argc && r == 0; i++) {
+        if (strcmp(argv[i], "--compress") == 0) {
+            json_object_set_new(args, "compress", json_true());
+        } else if (strcmp(argv[i], "--parent") == 0 && i + 1 < argc) {
+            char *parent = absolute(argv[++i]);
+            json_object_set_new(args, "parent", json_string(parent));
+            free(parent);
+        } else if (argv[i][0] == '-' || count == ARRAY_LEN(names)) {
+            r = err_set(e, -EINVAL, "unexpected '%s'", argv[i]);
+        } else {
+            names[count++] = argv[i];
+        }
+    }
+    if (r == 0 && count != ARRAY_LEN(names)) {
+        r = err_set(e, -EINVAL, "the name of a VM, and a file");
+    }
+    struct api_client *c = NULL;
+    if (r == 0) {
+        r = api_client_open(&c, names[0], SNAPSHOT_PATIENCE_S, e);
+    }
+    if (r == 0) {
+        char *path = absolute(names[1]);
+        json_object_set_new(args, "file", json_string(path));
+        free(path);
+        r = api_client_call(c, "x-sosia-snapshot", json_incref(args), &did, e);
+    }
+    if (r == 0) {
+        printf("%s: %.1f MiB of memory in %lld ms, the guest stood still for %.1f ms\n", names[1],
+               (double)json_integer_value(json_object_get(did, "bytes")) / 1048576,
+               (long long)json_integer_value(json_object_get(did, "total-time")),
+               (double)json_integer_value(json_object_get(did, "pause-us")) / 1000);
+    }
+    json_decref(args);
+    json_decref(did);
+    api_client_close(c);
     return r;
 }
 
@@ -114,6 +166,7 @@ static const struct {
     { "ls", NULL, "", "the VMs that run" },
     { "info", NULL, "NAME [TOPIC]", "registers, tlb, mem, mtree, pci, devices, engine..." },
     { "screenshot", NULL, "NAME FILE", "its screen as a PNG file" },
+    { "snapshot", NULL, "NAME FILE", "the VM as it is now [--parent FILE] [--compress]" },
     { "stop", "stop", "NAME", "stop its clock and processors" },
     { "cont", "cont", "NAME", "let them go on" },
     { "powerdown", "system_powerdown", "NAME", "press the power button" },
@@ -150,6 +203,9 @@ static int run(int argc, char **argv, struct err *e)
     if (strcmp(argv[0], "screenshot") == 0) {
         return screenshot(argv[1], argv[2], e);
     }
+    if (strcmp(argv[0], "snapshot") == 0) {
+        return snapshot(argc - 1, argv + 1, e);
+    }
     const char *command = NULL;
     for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
         command = strcmp(argv[0], verbs[i].name) == 0 ? verbs[i].command : command;
@@ -162,7 +218,7 @@ int control_main(int argc, char **argv)
     struct err e = { 0 };
     bool is_ls = strcmp(argv[0], "ls") == 0;
     int least = is_ls ? 1 : strcmp(argv[0], "screenshot") == 0 ? 3 : 2;
-    int most = strcmp(argv[0], "info") == 0 ? 3 : least;
+    int most = strcmp(argv[0], "info") == 0 ? 3 : strcmp(argv[0], "snapshot") == 0 ? argc : least;
     if (argc < least || argc > most) {
         fprintf(stderr, "sosia: %s: %s (see sosia help)\n", argv[0],
                 argc < least ? "the name of a VM is missing" : "too many arguments");

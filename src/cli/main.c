@@ -14,6 +14,7 @@
 static void help(FILE *to)
 {
     fputs("usage: sosia run [options] [IMAGE]   run a virtual machine in the foreground\n"
+          "       sosia restore FILE [options]  take up a snapshot again\n"
           "       sosia disk COMMAND            disk images: create, info, convert, check...\n"
           "       sosia engines                 what this host can do, and why not\n",
           to);
@@ -55,6 +56,7 @@ void run_help(void)
         "                                   a virtio console, then named ports of it\n"
         "      --name NAME                  what `sosia ls`, stop, info... know it by\n"
         "      --api PATH                   a control socket there (QEMU Machine Protocol)\n"
+        "      --ephemeral                  restore: what is written to disks is lost at the end\n"
         "      --no-reboot                  a guest reset or triple fault ends the VM, status 2\n"
         "      --gdb ADDR                   for gdb: target remote PORT, HOST:PORT or PATH\n"
         "  -S, --paused                     do not start yet: gdb or a control socket will\n"
@@ -102,15 +104,14 @@ static bool is_any_of(const char *s, const char *const *list)
 
 int main(int argc, char **argv)
 {
-    static const char *const later[] = { "snapshot", "restore", "clone",
-                                         "migrate", NULL };
+    static const char *const later[] = { "clone", "migrate", NULL };
     static const char *const helps[] = { "help", "--help", "-h", NULL };
     static const char *const versions[] = { "version", "--version", "-V", NULL };
     if (argc < 2) {
         help(stderr);
         return 1;
     }
-    if (strcmp(argv[1], "run") == 0) {
+    if (strcmp(argv[1], "run") == 0 || strcmp(argv[1], "restore") == 0) {
         return run_main(argc - 1, argv + 1);
     }
     if (strcmp(argv[1], "disk") == 0) {

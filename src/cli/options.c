@@ -28,6 +28,7 @@ enum long_only {
     OPT_GDB,
     OPT_API,
     OPT_NAME,
+    OPT_EPHEMERAL,
 };
 
 static const struct option long_options[] = {
@@ -40,6 +41,7 @@ static const struct option long_options[] = {
     {"append", required_argument, NULL, 'a'},
     {"net", required_argument, NULL, 'n'},
     {"display", required_argument, NULL, OPT_DISPLAY},
+    {"ephemeral", no_argument, NULL, OPT_EPHEMERAL},
     {"serial", required_argument, NULL, OPT_SERIAL},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
     {"exit-port", required_argument, NULL, OPT_EXIT_PORT},
@@ -195,6 +197,9 @@ static int parse_one(struct run_options *o, int option, char *arg, unsigned *ser
 {
     unsigned long n = 0;
     int r = 0;
+    if (o->snapshot != NULL && strchr("mckiad", option) != NULL) {
+        return err_set(e, -EINVAL, "-%c: a snapshot brings its own machine", option);
+    }
     switch (option) {
     case 'e':
         o->config.engine = arg;
@@ -240,7 +245,15 @@ static int parse_one(struct run_options *o, int option, char *arg, unsigned *ser
     case OPT_UEFI_VARS:
         o->config.uefi_vars = arg;
         return 0;
+    case OPT_EPHEMERAL:
+        o->ephemeral = true;
+        return o->snapshot != NULL ? 0 : err_set(e, -EINVAL, "--ephemeral is for sosia restore; "
+                                                 "here it is -d FILE,ephemeral");
     case 'n':
+        if (o->snapshot != NULL && !o->nets_given) {
+            o->nets_given = true;
+            o->config.net_count = 0;
+        }
         return options_net(o, arg, e);
     case 'd':
         return options_disk(o, arg, OPTIONS_DISK, e);
@@ -287,15 +300,57 @@ static int parse_one(struct run_options *o, int option, char *arg, unsigned *ser
     }
 }
 
+/* The snapshot's configuration to begin with, in our own lists. */
+static int begin_restore(struct run_options *o, const char *path, struct err *e)
+{
+    char error[SOSIA_ERROR_BYTES];
+    struct sosia_config *c = &o->config;
+    int r = sosia_snapshot_open(&o->snapshot, path, error);
+    if (r < 0) {
+        return err_set(e, r, "%s", error);
+    }
+    sosia_snapshot_config(o->snapshot, c);
+    memcpy(o->net, c->nets, c->net_count * sizeof o->net[0]);
+    memcpy(o->console, c->consoles, c->console_count * sizeof o->console[0]);
+    o->stdio_port = -1;
+    for (int i = 0; i < SOSIA_SERIAL_PORTS && o->stdio_port < 0; i++) {
+        o->stdio_port = c->serial[i].kind == SOSIA_SERIAL_CALLBACK ? i : -1;
+    }
+    return 0;
+}
+
+/* The disks when it is known what is to become of them. */
+static int end_restore(struct run_options *o, const char *path, struct err *e)
+{
+    char error[SOSIA_ERROR_BYTES];
+    struct sosia_config c;
+    int r = o->ephemeral ? 0 : sosia_snapshot_keep_disks(o->snapshot, path, error);
+    if (r < 0) {
+        return err_set(e, r, "%s", error);
+    }
+    sosia_snapshot_config(o->snapshot, &c);
+    memcpy(o->disk, c.disks, c.disk_count * sizeof o->disk[0]);
+    return 0;
+}
+
 int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
 {
     unsigned serials = 0;
+    const char *restore = NULL;
     memset(o, 0, sizeof *o);
     sosia_config_init(&o->config);
+    if (strcmp(argv[0], "restore") == 0 && argc > 1 && argv[1][0] != '-') {
+        restore = argv[1];
+        int r = begin_restore(o, restore, e);
+        if (r < 0) {
+            return r;
+        }
+        argc--;
+        argv++;
+    }
     o->config.disks = o->disk;
     o->config.nets = o->net;
     o->config.consoles = o->console;
-    o->stdio_port = 0;
     opterr = 0;
     optind = 0; /* glibc: scan this argv from its start */
     for (;;) {
@@ -320,6 +375,14 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
     }
     if (o->help) {
         return 0;
+    }
+    if (restore != NULL) {
+        return optind < argc ? err_set(e, -EINVAL, "restore: one snapshot, not '%s' too",
+                                       argv[optind])
+                             : end_restore(o, restore, e);
+    }
+    if (strcmp(argv[0], "restore") == 0) {
+        return err_set(e, -EINVAL, "restore: which snapshot? sosia restore FILE [options]");
     }
     while (optind < argc) {
         int r = options_image(o, argv[optind++], e);

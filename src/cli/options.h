@@ -21,12 +21,15 @@ struct run_options {
     const char *gdb;        /* where a debugger finds its stub; or NULL */
     bool paused;            /* do not start before somebody says so */
     const char *screenshot; /* file made at the end; or NULL */
+    struct sosia_snapshot *snapshot; /* what is restored; or NULL: the VM boots */
+    bool ephemeral;                  /* restore: what it writes to disks is lost at the end */
+    bool nets_given;                 /* restore: in place of the snapshot's */
     int stdio_port;             /* the serial port on the terminal, -1: none */
     int verbose;
     bool help;
 };
 
-/* argv[0] is "run". On failure e has one line. */
+/* argv[0] is "run"; or "restore", and argv[1] a snapshot. On failure e has one line. */
 MUST_CHECK int options_parse(struct run_options *o, int argc, char **argv, struct err *e);
 
 /* options_cards.c: FILE[,key=value,flag...] of -d, --cdrom and --floppy, and --net. text is cut

@@ -243,6 +243,10 @@ static int run_vm(struct run *r)
         return fail(error);
     }
     const struct run_options *o = &r->options;
+    if (o->snapshot != NULL && sosia_vm_restore(r->vm, o->snapshot, error) < 0) {
+        sosia_vm_free(r->vm);
+        return fail(error);
+    }
     if ((o->name != NULL || o->api != NULL) &&
         sosia_api_new(&r->api, r->vm, o->name, o->api, error) < 0) {
         sosia_vm_free(r->vm);
@@ -322,6 +326,7 @@ int run_main(int argc, char **argv)
         sosia_log_level(1 + r->options.verbose);
         status = run_with_output(r, &done);
     }
+    sosia_snapshot_close(r->options.snapshot);
     if (done) {
         free(r);
     }

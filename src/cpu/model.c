@@ -391,7 +391,7 @@ int cpu_model_parse(struct cpu_model *out, const char *spec, unsigned cpus, uint
     struct cpu_model m = { .cpus = cpus, .tsc_khz = tsc_khz };
     struct cpu_features host;
     struct cpu_features asked = { 0 };
-    char words[1024];
+    char words[CPU_MODEL_SPEC_MAX];
     if (cpus == 0 || tsc_khz == 0) {
         return err_set(e, -EINVAL, "a CPU model needs at least one CPU and a TSC frequency");
     }
@@ -420,4 +420,17 @@ int cpu_model_parse(struct cpu_model *out, const char *spec, unsigned cpus, uint
     m.xcr0_mask = xcr0_of(&m.features);
     *out = m;
     return 0;
+}
+
+void cpu_model_spec(const struct cpu_model *m, char out[CPU_MODEL_SPEC_MAX])
+{
+    struct cpu_features base;
+    level_features(&base, 1, &m->features); /* whose vendor, not the host's, is the base's */
+    size_t len = (size_t)snprintf(out, CPU_MODEL_SPEC_MAX, "x86-64-v1");
+    for (unsigned i = 1; i < CPU_FEATURE_COUNT; i++) {
+        if (cpu_has(&base, i) != cpu_has(&m->features, i) && len < CPU_MODEL_SPEC_MAX) {
+            len += (size_t)snprintf(out + len, CPU_MODEL_SPEC_MAX - len, ",%c%s",
+                                    cpu_has(&m->features, i) ? '+' : '-', cpu_feature_name(i));
+        }
+    }
 }

@@ -28,6 +28,9 @@ struct cpu_model {
  * can do is refused with a message naming it. */
 MUST_CHECK int cpu_model_parse(struct cpu_model *out, const char *spec, unsigned cpus,
                                uint32_t tsc_khz, struct err *e);
+/* The spec that makes the same features on any host that can: "x86-64-v1,+avx,...". */
+#define CPU_MODEL_SPEC_MAX 2048u
+void cpu_model_spec(const struct cpu_model *m, char out[CPU_MODEL_SPEC_MAX]);
 /* What the software engines can offer on this host. */
 void cpu_model_host_features(struct cpu_features *out);
 const char *cpu_feature_name(enum cpu_feature f);

@@ -111,6 +111,7 @@ struct machine_config {
     unsigned console_count;
     int exit_port; /* -1: none */
     bool no_reboot;
+    bool restoring; /* nothing is booted; the kernel is for resets, and may be gone */
     bool virtual_time;
     uint64_t code_cache_bytes; /* the five below: as in engine_config */
     const char *dump_code;

@@ -17,6 +17,7 @@
 #include "machine/machine.h"
 #include "machine/pc.h"
 #include "machine/vm.h"
+#include "machine/vmconfig.h"
 
 struct sosia_vm {
     struct machine *machine;
@@ -150,6 +151,7 @@ int sosia_vm_new(struct sosia_vm **out, const struct sosia_config *config, char 
         .vsock_cid = config->vsock_cid,
         .exit_port = config->exit_port,
         .no_reboot = config->no_reboot,
+        .restoring = config->restoring,
         .virtual_time = config->virtual_time,
         .code_cache_bytes = config->code_cache_bytes,
         .dump_code = config->dump_code,
@@ -174,6 +176,14 @@ int sosia_vm_new(struct sosia_vm **out, const struct sosia_config *config, char 
         free(cards->forward[i]);
     }
     free(cards);
+    if (r == 0) {
+        char *text = vmconfig_text(config);
+        r = vmconfig_parse(&vm->machine->config, text, strlen(text), &e);
+        free(text);
+        if (r < 0) {
+            machine_free(vm->machine);
+        }
+    }
     if (r < 0) {
         give_error(error, &e);
         free(vm);

@@ -9,9 +9,11 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
 #include "display/vnc.h"
 #include "machine/debug.h"
 #include "machine/pc.h"
+#include "machine/vmconfig.h"
 
 static int make_cpus(struct machine *m, const struct machine_config *c, struct err *e)
 {
@@ -74,6 +76,11 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
     }
     if (r == 0) {
         r = machine_open_boot_files(m, c, e);
+        if (r < 0 && c->restoring) {
+            log_info("%s; a reset will find nothing to boot", e->msg);
+            machine_close_boot_files(m);
+            r = 0;
+        }
     }
     if (r == 0) {
         r = gmem_new(&m->mem, c->memory_bytes, MACHINE_PCI_HOLE, e);
@@ -102,7 +109,7 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
     }
     if (r == 0) {
         bus_reset(m->bus);
-        r = machine_boot(m, e);
+        r = c->restoring ? 0 : machine_boot(m, e);
     }
     bus_unlock(m->bus);
     if (r == 0) {
@@ -163,6 +170,7 @@ void machine_free(struct machine *m)
     }
     free(m->cpus);
     free(m->vcpus);
+    vmconfig_free(m->config);
     if (m->loop != NULL) {
         loop_free(m->loop);
     }

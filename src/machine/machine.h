@@ -89,6 +89,7 @@ struct machine {
     const struct engine_class *engine_class;
     struct engine *engine;
     struct pc *pc;
+    struct vmconfig *config; /* owned: what it was made from, for snapshots */
     struct vnc *vnc; /* or NULL */
     /* What reset starts again. */
     struct boot_file kernel;
@@ -148,6 +149,12 @@ void machine_barrier(struct machine *m);
  */
 void machine_look(struct machine *m, void (*fn)(struct machine *m, void *ctx), void *ctx);
 
+/* Run fn while the machine stands still, its time included, and the machine lock is held; what ran
+ * goes on afterwards. No reset is half done. Returns what fn does; -ESHUTDOWN: it has ended. */
+MUST_CHECK int machine_still(struct machine *m,
+                             int (*fn)(struct machine *m, void *ctx, struct err *e), void *ctx,
+                             struct err *e);
+
 /* -- smm.c: who may run while a processor is in system-management mode. [vcpu] of v */
 bool machine_smm_enter(void *ctx, struct cpu *cpu);
 void machine_smm_left(void *ctx, struct cpu *cpu);
@@ -169,7 +176,16 @@ MUST_CHECK int machine_open_boot_files(struct machine *m, const struct machine_c
 void machine_close_boot_files(struct machine *m);
 MUST_CHECK int machine_boot(struct machine *m, struct err *e);
 
-/* -- save.c. Machine paused. */
+/* -- save.c. Machine paused; the state of everything but memory: within machine_still, too. */
+void machine_save_state(struct machine *m, struct state_out *o);
+MUST_CHECK int machine_load_state(struct machine *m, struct state_in *in, struct err *e);
+/* The configuration that makes the same processors on any host that can. */
+#define MACHINE_CPU_SPEC_MAX CPU_MODEL_SPEC_MAX
+void machine_cpu_spec(const struct machine *m, char out[MACHINE_CPU_SPEC_MAX]);
+/* Memory has other contents: whatever was decoded or translated goes. */
+void machine_memory_changed(struct machine *m);
+/* So much time went by elsewhere, while it stood still: its clocks go that far forward. */
+void machine_step_time(struct machine *m, uint64_t ns);
 MUST_CHECK int machine_save(struct machine *m, bool ram, void **data, size_t *len, struct err *e);
 MUST_CHECK int machine_load(struct machine *m, const void *data, size_t len, struct err *e);
 

@@ -325,6 +325,34 @@ bool machine_press_power(struct machine *m)
     return heard;
 }
 
+int machine_still(struct machine *m, int (*fn)(struct machine *m, void *ctx, struct err *e),
+                  void *ctx, struct err *e)
+{
+    struct machine_end end;
+    pthread_mutex_lock(&m->control);
+    machine_hold(m, HOLD_LOOK);
+    machine_barrier(m);
+    pthread_mutex_lock(&m->run_lock);
+    while ((m->hold_bits & HOLD_RESET) && !m->quit && m->end.reason == MACHINE_RUNS) {
+        pthread_cond_wait(&m->run_changed, &m->run_lock);
+    }
+    pthread_mutex_unlock(&m->run_lock);
+    bus_lock(m->bus);
+    bool ran = !m->time.stopped;
+    clock_pause(m->clock);
+    machine_time_stop(&m->time);
+    int r = machine_get_end(m, &end) == 0 ? err_set(e, -ESHUTDOWN, "the machine has come to its end")
+                                          : fn(m, ctx, e);
+    if (ran) {
+        machine_time_go(&m->time);
+        clock_resume(m->clock);
+    }
+    bus_unlock(m->bus);
+    machine_release(m, HOLD_LOOK);
+    pthread_mutex_unlock(&m->control);
+    return r;
+}
+
 /* -- End --------------------------------------------------------------------------------------- */
 
 void machine_request_end(struct machine *m, enum machine_reason reason, int status, const char *fmt,

@@ -42,15 +42,19 @@ static void fill_cards(const struct machine *m, uint32_t card[CARDS_SLOTS])
     }
 }
 
+/* Who the guest believes that its processor is. What that one can do is the configuration's. */
+#define IDENTITY_VERSION 1
+static const struct state_field identity_state[] = {
+    STATE_BYTES(struct cpu_model, vendor), STATE_BYTES(struct cpu_model, brand),
+    STATE(struct cpu_model, family),       STATE(struct cpu_model, model),
+    STATE(struct cpu_model, stepping),     STATE(struct cpu_model, phys_bits),
+    STATE_END,
+};
+
 static void cpu_name(char out[24], unsigned n) { snprintf(out, 24, "cpu.%u", n); }
 
-int machine_save(struct machine *m, bool ram, void **data, size_t *len, struct err *e)
+void machine_save_state(struct machine *m, struct state_out *o)
 {
-    if (!machine_paused(m)) {
-        return err_set(e, -EBUSY, "the machine is running");
-    }
-    struct state_out *o = state_out_new();
-    bus_lock(m->bus);
     bus_quiesce(m->bus);
     struct machine_state s = {
         .ram_bytes = gmem_ram_size(m->mem),
@@ -68,7 +72,18 @@ int machine_save(struct machine *m, bool ram, void **data, size_t *len, struct e
         cpu_pre_save(m->cpus[i]);
         state_save(o, name, CPU_STATE_VERSION, cpu_state, m->cpus[i]);
     }
+    state_save(o, "identity", IDENTITY_VERSION, identity_state, &m->model);
     bus_save(m->bus, o);
+}
+
+int machine_save(struct machine *m, bool ram, void **data, size_t *len, struct err *e)
+{
+    if (!machine_paused(m)) {
+        return err_set(e, -EBUSY, "the machine is running");
+    }
+    struct state_out *o = state_out_new();
+    bus_lock(m->bus);
+    machine_save_state(m, o);
     if (ram) {
         state_save_blob(o, "ram", gmem_ram_host(m->mem), gmem_ram_size(m->mem));
         if (m->pc->has_vga) {
@@ -116,6 +131,11 @@ static int check_cards(const struct machine *m, const struct machine_state *s, s
     return 0;
 }
 
+void machine_cpu_spec(const struct machine *m, char out[MACHINE_CPU_SPEC_MAX])
+{
+    cpu_model_spec(&m->model, out);
+}
+
 static int check(const struct machine *m, const struct machine_state *s, struct err *e)
 {
     if (s->ram_bytes != gmem_ram_size(m->mem)) {
@@ -161,7 +181,29 @@ static int load_vram(struct machine *m, struct state_in *in, struct err *e)
     return r == -ENOENT ? 0 : r;
 }
 
-static int load_locked(struct machine *m, struct state_in *in, struct err *e)
+/* A processor of another make has other rules at the edges, which no engine here hides. Streams
+ * from before there was this section have none. */
+static int load_identity(struct machine *m, struct state_in *in, struct err *e)
+{
+    struct cpu_model saved = m->model;
+    int r = state_load(in, "identity", IDENTITY_VERSION, identity_state, &saved, sizeof saved, e);
+    if (r < 0) {
+        return r == -ENOENT ? 0 : r;
+    }
+    saved.vendor[sizeof saved.vendor - 1] = saved.brand[sizeof saved.brand - 1] = '\0';
+    if (strcmp(saved.vendor, m->model.vendor) != 0) {
+        return err_set(e, -ENOTSUP, "the state is of a processor by %.12s, this host's is by %s",
+                       saved.vendor, m->model.vendor);
+    }
+    if (saved.phys_bits != m->model.phys_bits) {
+        return err_set(e, -ENOTSUP, "the state is of a processor with %u address bits, not %u",
+                       saved.phys_bits, m->model.phys_bits);
+    }
+    m->model = saved;
+    return 0;
+}
+
+int machine_load_state(struct machine *m, struct state_in *in, struct err *e)
 {
     struct machine_state s = {0};
     fill_cards(m, s.card); /* of an older stream it is not known */
@@ -170,18 +212,15 @@ static int load_locked(struct machine *m, struct state_in *in, struct err *e)
         r = check(m, &s, e);
     }
     if (r == 0) {
-        r = load_ram(m, in, e);
-    }
-    if (r == 0) {
-        r = load_vram(m, in, e);
+        r = load_identity(m, in, e);
     }
     if (r < 0) {
         return r;
     }
     clock_set_now(m->clock, s.clock_ns);
     machine_time_set_tsc(&m->time, s.tsc);
-    /* The guest was told this rate. Ours was measured again, and is a little different. */
-    m->time.tsc_khz = m->model.tsc_khz = s.tsc_khz;
+    machine_time_set_rate(&m->time, s.tsc_khz);
+    m->model.tsc_khz = s.tsc_khz;
     for (unsigned i = 0; i < m->cpu_count && r == 0; i++) {
         char name[24];
         cpu_name(name, i);
@@ -198,6 +237,13 @@ static int load_locked(struct machine *m, struct state_in *in, struct err *e)
     return r;
 }
 
+void machine_step_time(struct machine *m, uint64_t ns)
+{
+    uint64_t ticks = (uint64_t)((unsigned __int128)ns * m->time.tsc_khz / 1000000u);
+    machine_time_set_tsc(&m->time, machine_tsc(&m->time) + ticks);
+    clock_set_now(m->clock, clock_now_ns(m->clock) + ns);
+}
+
 int machine_load(struct machine *m, const void *data, size_t len, struct err *e)
 {
     if (!machine_paused(m)) {
@@ -210,14 +256,25 @@ int machine_load(struct machine *m, const void *data, size_t len, struct err *e)
     }
     bus_lock(m->bus);
     bus_quiesce(m->bus); /* nothing of the old life comes to its end in the new one */
-    r = load_locked(m, in, e);
+    r = load_ram(m, in, e);
+    if (r == 0) {
+        r = load_vram(m, in, e);
+    }
+    if (r == 0) {
+        r = machine_load_state(m, in, e);
+    }
+    machine_memory_changed(m);
+    bus_unlock(m->bus);
+    state_in_free(in);
+    return r;
+}
+
+void machine_memory_changed(struct machine *m)
+{
     /* Whatever was decoded or translated belongs to the old RAM. */
     struct gmem_range range;
     for (gpa_t at = 0; gmem_find_next(m->mem, at, &range); at = range.gpa + range.size) {
         m->engine_class->invalidate(m->engine, range.gpa, range.size);
     }
     machine_map_changed(m);
-    bus_unlock(m->bus);
-    state_in_free(in);
-    return r;
 }

@@ -102,6 +102,10 @@ void machine_close_boot_files(struct machine *m)
     free(m->modules);
     free(m->module_text);
     free(m->append);
+    m->module_count = 0;
+    m->module_files = NULL;
+    m->modules = NULL;
+    m->module_text = m->append = NULL;
 }
 
 /* -- Processor 0 ------------------------------------------------------------------------------- */
@@ -142,6 +146,9 @@ int machine_boot(struct machine *m, struct err *e)
 {
     if (m->pc->has_firmware) {
         return 0; /* the processors are at the reset vector */
+    }
+    if (m->kernel.fd < 0) { /* restored without */
+        return err_set(e, -ENOENT, "the kernel that was booted once is not there any more");
     }
     uint32_t ids[MACHINE_MAX_CPUS];
     struct boot_machine board = { .cpus = m->cpu_count, .apic_ids = ids };

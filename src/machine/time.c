@@ -72,6 +72,14 @@ void machine_time_init(struct machine_time *t, struct clock *clock, bool virtual
     }
 }
 
+/* What counts at the guest's rate, from wherever. */
+static uint64_t ticks(const struct machine_time *t)
+{
+    return t->host_tsc ? __rdtsc()
+                       : (uint64_t)((unsigned __int128)clock_now_ns(t->clock) * t->tsc_khz /
+                                    1000000u);
+}
+
 void machine_time_stop(struct machine_time *t)
 {
     if (!t->stopped) {
@@ -84,19 +92,28 @@ void machine_time_go(struct machine_time *t)
 {
     if (t->stopped) {
         t->stopped = false;
-        atomic_store_explicit(&t->offset, __rdtsc() - t->stopped_tsc, memory_order_relaxed);
+        atomic_store_explicit(&t->offset, ticks(t) - t->stopped_tsc, memory_order_relaxed);
     }
 }
 
 uint64_t machine_tsc(const struct machine_time *t)
 {
-    if (!t->host_tsc) {
-        return (uint64_t)((unsigned __int128)clock_now_ns(t->clock) * t->tsc_khz / 1000000u);
-    }
     if (t->stopped) {
         return t->stopped_tsc;
     }
-    return __rdtsc() - atomic_load_explicit(&t->offset, memory_order_relaxed);
+    return ticks(t) - atomic_load_explicit(&t->offset, memory_order_relaxed);
+}
+
+/* Two measurements of one host differ by less; guests themselves tolerate 500 ppm and more. */
+#define SAME_RATE_PPM 300u
+
+void machine_time_set_rate(struct machine_time *t, uint32_t tsc_khz)
+{
+    uint64_t differ = tsc_khz > t->tsc_khz ? tsc_khz - t->tsc_khz : t->tsc_khz - tsc_khz;
+    if (differ * 1000000u > (uint64_t)t->tsc_khz * SAME_RATE_PPM) {
+        t->host_tsc = false;
+    }
+    t->tsc_khz = tsc_khz;
 }
 
 void machine_time_set_tsc(struct machine_time *t, uint64_t tsc) { t->stopped_tsc = tsc; }

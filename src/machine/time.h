@@ -17,7 +17,7 @@ struct machine_time {
     uint32_t tsc_khz;
     bool host_tsc;           /* else counted from the clock: the host's TSC is not constant */
     bool stopped;            /* machine lock */
-    _Atomic uint64_t offset; /* host TSC minus guest TSC */
+    _Atomic uint64_t offset; /* host TSC, or ticks of the clock, minus guest TSC */
     uint64_t stopped_tsc;
     const _Atomic uint64_t *instructions; /* virtual time: what moves the clock; else NULL */
 };
@@ -27,6 +27,9 @@ void machine_time_init(struct machine_time *t, struct clock *clock, bool virtual
 void machine_time_stop(struct machine_time *t);
 void machine_time_go(struct machine_time *t);
 uint64_t machine_tsc(const struct machine_time *t);
+/* The rate that the guest was told elsewhere, while stopped. A host whose counter runs at nearly
+ * that rate goes on giving it; else it is counted from the clock. */
+void machine_time_set_rate(struct machine_time *t, uint32_t tsc_khz);
 void machine_time_set_tsc(struct machine_time *t, uint64_t tsc); /* while stopped */
 uint64_t machine_wall_ns(const struct machine_time *t);
 

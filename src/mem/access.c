@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 -- reading, writing and write-tracking of guest memory */
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/bits.h"
 #include "mem/gmem.h"
@@ -141,11 +140,8 @@ void gmem_discard(struct gmem *m, gpa_t gpa, uint64_t len)
         }
         uint64_t part = part_in(&r, gpa, end - gpa);
         if (r.kind == GMEM_RAM) {
-            /* Where the host cannot, they are as good when zero. */
-            uint8_t *at = r.host + (gpa - r.gpa);
-            if (madvise(at, part, MADV_DONTNEED) < 0) {
-                memset(at, 0, part);
-            }
+            gmem_drop_pages(m, r.ram_page + ((gpa - r.gpa) >> GMEM_PAGE_BITS),
+                            part >> GMEM_PAGE_BITS);
             gmem_mark_written(m, gpa, part);
         }
         gpa += part;

@@ -43,6 +43,7 @@ struct gmem {
     uint64_t ram_below;  /* RAM bytes below the hole */
     uint64_t rom_bytes;  /* of ROM_MAX handed out */
     uint64_t page_count; /* of RAM and of all the room for ROM */
+    bool from_file;      /* some of it is a private copy of a file */
     _Atomic uint8_t *flags;
 
     _Atomic uint32_t seq; /* odd while slots change */
@@ -470,6 +471,33 @@ uint64_t gmem_ram_below_4g(const struct gmem *m) { return m->ram_below; }
 uint8_t *gmem_ram_host(const struct gmem *m) { return m->host; }
 _Atomic uint8_t *gmem_page_flags(struct gmem *m) { return m->flags; }
 uint64_t gmem_page_count(const struct gmem *m) { return m->page_count; }
+uint64_t gmem_rom_pages(const struct gmem *m) { return m->rom_bytes >> GMEM_PAGE_BITS; }
+
+int gmem_map_file(struct gmem *m, uint64_t page, uint64_t count, int fd, uint64_t offset)
+{
+    assert(page <= m->page_count && count <= m->page_count - page);
+    uint8_t *at = m->host + (page << GMEM_PAGE_BITS);
+    m->from_file = true;
+    void *r = mmap(at, count << GMEM_PAGE_BITS, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset);
+    return r == at ? 0 : -errno;
+}
+
+void gmem_drop_pages(struct gmem *m, uint64_t page, uint64_t count)
+{
+    uint8_t *at = m->host + (page << GMEM_PAGE_BITS);
+    size_t bytes = count << GMEM_PAGE_BITS;
+    if (!m->from_file && madvise(at, bytes, MADV_DONTNEED) == 0) {
+        return;
+    }
+    /* That would bring back what the file has. Fresh memory splits the mapping, of which a process
+     * may have some ten thousands: large pieces only. */
+    if (bytes < HUGE_PAGE || mmap(at, bytes, PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                                  0) == MAP_FAILED) {
+        memset(at, 0, bytes);
+    }
+}
 
 uint64_t gmem_ram_page(const struct gmem *m, gpa_t gpa)
 {

@@ -57,6 +57,15 @@ void gmem_free(struct gmem *m);
 uint64_t gmem_ram_size(const struct gmem *m);
 uint64_t gmem_ram_below_4g(const struct gmem *m);
 uint8_t *gmem_ram_host(const struct gmem *m); /* RAM page n at + n*4096, for snapshot and tests */
+uint64_t gmem_rom_pages(const struct gmem *m); /* behind those of RAM: copies of ROMs made so far */
+
+/* Pages from `page` on become a private copy of a file's bytes at offset (in whole pages), which
+ * are read as they are touched. The file must keep its bytes as long. Nothing runs meanwhile. */
+MUST_CHECK int gmem_map_file(struct gmem *m, uint64_t page, uint64_t count, int fd,
+                             uint64_t offset);
+/* RAM page `page` and those after it as new: they read as zeroes and cost nothing. Where the host
+ * cannot do that they are written with zeroes. No marks, no hooks. */
+void gmem_drop_pages(struct gmem *m, uint64_t page, uint64_t count);
 
 /* Lay something over a range: ROM bytes (copied into memory of gmem's own), or a hole where the
  * bus answers (legacy VGA, SMRAM closed), or the RAM beneath again. */

@@ -100,7 +100,7 @@ def main():
                                                         kernel]),
             ("two kernels", "only one", ["run", kernel, kernel]),
             ("unknown command", "dance", ["dance"]),
-            ("snapshot command", "not built yet", ["snapshot", zeros]),
+            ("clone command", "not built yet", ["clone", zeros]),
         ]
         for name, word, args in bad:
             status, out, err = g.run(*args, timeout=20)

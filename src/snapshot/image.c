@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "snapshot/image.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/bytes.h"
+#include "base/crc32c.h"
+#include "snapshot/pack.h"
+
+#define RUN_PAGES 256u /* most that is written at once */
+
+static bool is_zero(const uint8_t *page)
+{
+    const uint64_t *w = (const uint64_t *)page;
+    for (size_t i = 0; i < SNAPFILE_PAGE / 8; i += 8) {
+        if ((w[i] | w[i + 1] | w[i + 2] | w[i + 3] | w[i + 4] | w[i + 5] | w[i + 6] | w[i + 7]) !=
+            0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A checksum says that they may be the same, the bytes whether they are. */
+static bool same_as_parent(struct image *w, uint64_t n, const uint8_t *page, uint32_t crc)
+{
+    uint8_t theirs[SNAPFILE_PAGE];
+    unsigned layer;
+    struct err ignored;
+    const struct snapfile_page *p = chain_find(w->parent, n, &layer);
+    return p->kind == SNAPFILE_STORED && p->crc == crc &&
+           chain_page(w->parent, n, theirs, &ignored) == 0 &&
+           memcmp(theirs, page, SNAPFILE_PAGE) == 0;
+}
+
+static void judge(struct image *w, uint64_t n)
+{
+    const uint8_t *page = w->memory + n * SNAPFILE_PAGE;
+    struct snapfile_page *p = &w->table[n];
+    if (is_zero(page)) {
+        p->kind = SNAPFILE_ZERO;
+        return;
+    }
+    p->crc = crc32c(0, page, SNAPFILE_PAGE);
+    p->kind = SNAPFILE_STORED;
+    if (w->parent != NULL && same_as_parent(w, n, page, p->crc)) {
+        *p = (struct snapfile_page){ .kind = SNAPFILE_PARENT };
+    }
+    w->header.stored += p->kind == SNAPFILE_STORED;
+}
+
+/* Pages at their own places: zeroes and the parent's are holes. */
+static int write_plain(struct image *w)
+{
+    const struct snapfile_header *h = &w->header;
+    uint64_t n = 0;
+    int r = 0;
+    while (r == 0 && n < h->pages) {
+        uint64_t first = n;
+        while (n < h->pages && n - first < RUN_PAGES) {
+            judge(w, n);
+            if (w->table[n].kind != SNAPFILE_STORED) {
+                break;
+            }
+            n++;
+        }
+        if (n != first) {
+            r = snapfile_write(w->fd, h->memory_at + first * SNAPFILE_PAGE,
+                               w->memory + first * SNAPFILE_PAGE, (n - first) * SNAPFILE_PAGE);
+        }
+        n += n < h->pages && n - first < RUN_PAGES; /* the one that ended the run */
+    }
+    return r;
+}
+
+static int write_packed(struct image *w)
+{
+    struct snapfile_header *h = &w->header;
+    const size_t room = (size_t)SNAPFILE_SLAB_PAGES * SNAPFILE_PAGE;
+    uint64_t count = snapfile_slab_count(h), at = h->file_len;
+    struct snapfile_slab *slabs = try_alloc(count, sizeof *slabs);
+    uint8_t *pages = try_alloc(1, room), *packed = try_alloc(1, pack_bound(room));
+    int r = slabs != NULL && pages != NULL && packed != NULL ? 0 : -ENOMEM;
+    for (uint64_t s = 0; r == 0 && s < count; s++) {
+        size_t len = 0;
+        for (uint64_t n = s * SNAPFILE_SLAB_PAGES;
+             n < h->pages && n < (s + 1) * SNAPFILE_SLAB_PAGES; n++) {
+            judge(w, n);
+            if (w->table[n].kind == SNAPFILE_STORED) {
+                memcpy(pages + len, w->memory + n * SNAPFILE_PAGE, SNAPFILE_PAGE);
+                len += SNAPFILE_PAGE;
+            }
+        }
+        if (len == 0) {
+            continue;
+        }
+        long n = pack_compress(packed, pack_bound(room), pages, len);
+        r = n < 0 ? (int)n : snapfile_write(w->fd, at, packed, (uint64_t)n);
+        slabs[s] = (struct snapfile_slab){ at, (uint64_t)n };
+        at += (uint64_t)n;
+    }
+    h->file_len = at;
+    uint8_t crc[4];
+    if (r == 0) {
+        store_le32(crc, crc32c(0, slabs, count * sizeof *slabs));
+        r = snapfile_write(w->fd, h->slabs_at, slabs, count * sizeof *slabs);
+    }
+    if (r == 0) {
+        r = snapfile_write(w->fd, h->slabs_at + count * sizeof *slabs, crc, sizeof crc);
+    }
+    free(slabs);
+    free(pages);
+    free(packed);
+    return r;
+}
+
+static void lay_out(struct snapfile_header *h)
+{
+    bool packed = h->flags & SNAPFILE_ZSTD;
+    uint64_t at = SNAPFILE_PAGE;
+    h->memory_at = at;
+    at += packed ? 0 : h->pages * SNAPFILE_PAGE;
+    h->table_at = at;
+    at += h->pages * sizeof(struct snapfile_page) + 4;
+    h->slabs_at = at = align_up(at, 8);
+    at += packed ? snapfile_slab_count(h) * sizeof(struct snapfile_slab) + 4 : 0;
+    h->state_at = at;
+    h->file_len = align_up(at + h->state_len, SNAPFILE_PAGE); /* and compressed memory behind it */
+}
+
+int image_write(struct image *w)
+{
+    struct snapfile_header *h = &w->header;
+    uint64_t table_len = h->pages * sizeof *w->table;
+    uint8_t crc[4], page[SNAPFILE_PAGE];
+    lay_out(h);
+    int r = ftruncate(w->fd, (off_t)h->file_len) < 0 ? -errno : 0;
+    if (r == 0) {
+        r = h->flags & SNAPFILE_ZSTD ? write_packed(w) : write_plain(w);
+    }
+    if (r == 0) {
+        r = snapfile_write(w->fd, h->table_at, w->table, table_len);
+    }
+    if (r == 0) {
+        store_le32(crc, crc32c(0, w->table, table_len));
+        r = snapfile_write(w->fd, h->table_at + table_len, crc, sizeof crc);
+    }
+    if (r == 0) {
+        r = snapfile_write(w->fd, h->state_at, w->state, h->state_len);
+    }
+    if (r == 0) {
+        snapfile_encode(h, page);
+        r = snapfile_write(w->fd, 0, page, sizeof page);
+    }
+    if (r == 0 && w->sync && fsync(w->fd) < 0) {
+        r = -errno;
+    }
+    return r;
+}

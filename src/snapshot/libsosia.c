@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 -- include/sosia.h over snapshots */
+#include "sosia.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "block/image.h"
+#include "machine/vm.h"
+#include "snapshot/snapshot.h"
+
+#define NAMES_MAX 10000u
+
+/* A struct sosia_snapshot is a struct snapshot under its public name. */
+static struct snapshot *inner(struct sosia_snapshot *s) { return (struct snapshot *)s; }
+
+static int give(char *error, int r, const struct err *e)
+{
+    if (r < 0 && error != NULL) {
+        snprintf(error, SOSIA_ERROR_BYTES, "%s", e->msg);
+    }
+    return r;
+}
+
+int sosia_vm_snapshot(struct sosia_vm *vm, const char *path,
+                      const struct sosia_snapshot_options *options,
+                      struct sosia_snapshot_result *result, char *error)
+{
+    struct err e = { 0 };
+    struct snapshot_save how = { .path = path };
+    struct snapshot_result did = { 0 };
+    if (options != NULL) {
+        how.parent = options->parent;
+        how.compress = options->compress;
+        how.scratch = options->scratch;
+    }
+    int r = snapshot_save(sosia_vm_machine(vm), &how, &did, &e);
+    if (result != NULL) {
+        *result = (struct sosia_snapshot_result){ did.pause_ns, did.total_ns, did.bytes,
+                                                  did.memory };
+    }
+    return give(error, r, &e);
+}
+
+int sosia_snapshot_open(struct sosia_snapshot **out, const char *path, char *error)
+{
+    struct err e = { 0 };
+    struct snapshot *s;
+    int r = snapshot_open(&s, path, &e);
+    if (r == 0) {
+        *out = (struct sosia_snapshot *)s;
+    }
+    return give(error, r, &e);
+}
+
+void sosia_snapshot_close(struct sosia_snapshot *s) { snapshot_close(inner(s)); }
+
+/* Of a disk that the machine writes, and the snapshot needs as it is. */
+static bool is_written(const struct sosia_disk *d) { return !d->readonly && !d->cdrom; }
+
+void sosia_snapshot_config(struct sosia_snapshot *s, struct sosia_config *config)
+{
+    struct sosia_config *c = vmconfig_config(inner(s)->config);
+    for (unsigned i = 0; i < c->disk_count; i++) {
+        struct sosia_disk *d = vmconfig_disk(inner(s)->config, i);
+        d->ephemeral = is_written(d) && !inner(s)->kept[i];
+    }
+    c->restoring = true;
+    *config = *c;
+}
+
+/* PREFIX.disk0.qcow2, or the next PREFIX.disk0.N.qcow2 that is free. */
+static int make_overlay(struct snapshot *s, unsigned n, const char *prefix, struct err *e)
+{
+    struct sosia_disk *d = vmconfig_disk(s->config, n);
+    for (unsigned k = 1; k < NAMES_MAX; k++) {
+        char *path = k == 1 ? xasprintf("%s.disk%u.qcow2", prefix, n)
+                            : xasprintf("%s.disk%u.%u.qcow2", prefix, n, k);
+        const struct block_create c = {
+            .path = path, .format = "qcow2", .parent = d->path, .parent_format = d->format
+        };
+        int r = access(path, F_OK) == 0 ? -EEXIST : block_create(&c, e);
+        if (r == 0) {
+            d->path = vmconfig_keep(s->config, path);
+            d->format = "qcow2";
+            s->kept[n] = true;
+        }
+        free(path);
+        if (r != -EEXIST) {
+            return r == 0 && d->path == NULL ? err_set(e, -E2BIG, "too many disks") : r;
+        }
+    }
+    return err_set(e, -EEXIST, "%s.disk%u: too many files of that name", prefix, n);
+}
+
+int sosia_snapshot_keep_disks(struct sosia_snapshot *s, const char *prefix, char *error)
+{
+    struct err e = { 0 };
+    const struct sosia_config *c = vmconfig_config(inner(s)->config);
+    int r = 0;
+    for (unsigned i = 0; i < c->disk_count && r == 0; i++) {
+        if (is_written(&c->disks[i]) && !inner(s)->kept[i]) {
+            r = make_overlay(inner(s), i, prefix, &e);
+        }
+    }
+    return give(error, r, &e);
+}
+
+int sosia_vm_restore(struct sosia_vm *vm, struct sosia_snapshot *s, char *error)
+{
+    struct err e = { 0 };
+    return give(error, snapshot_load(inner(s), sosia_vm_machine(vm), &e), &e);
+}
