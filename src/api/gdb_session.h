@@ -13,7 +13,7 @@
 #include "api/gdb_regs.h"
 #include "machine/debug.h"
 
-#define GDB_POINTS_MAX 65536u
+#define GDB_POINTS_MAX 16384u
 
 /* What the peer wants of who carries the bytes. */
 enum gdb_next {

@@ -176,3 +176,35 @@ class Terminal:
 
     def modes(self):
         return termios.tcgetattr(self.fd)
+
+
+class Gdb(Terminal):
+    """The real gdb, attached to a stub."""
+
+    def __init__(self, target, symbols=None):
+        super().__init__("/usr/bin/env", "gdb", "-q", "-nx", *([symbols] if symbols else []))
+        self.expect(r"\(gdb\) $")
+        self.said = self.say("set pagination off", "set confirm off", "set width 0", "set style enabled off",
+                             f"target remote {target}")
+
+    def run(self, command):
+        """A command after which there is no prompt."""
+        self.send(command + "\r")
+        self.expect("Continuing|Run till")
+
+    def prompt(self, timeout=60):
+        """What comes before the next prompt."""
+        m = self.expect(r"(?s)(.*)\(gdb\) $", timeout)
+        return m.group(1) if m else ""
+
+    def say(self, *commands):
+        """What gdb says to them."""
+        answer = ""
+        for command in commands:
+            self.send(command + "\r")
+            answer += self.prompt()
+        return answer
+
+    def interrupt(self):
+        self.send("\x03")
+        return self.prompt()
