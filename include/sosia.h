@@ -235,7 +235,8 @@ int sosia_vm_set_balloon(struct sosia_vm *vm, uint64_t bytes);
 int sosia_vm_balloon(struct sosia_vm *vm, uint64_t *actual);
 
 /* Text about the VM for people, as many lines: "registers" (all processors), "devices", "engine",
- * "memory", "screen" (its text, in text modes). Like snprintf: returns the bytes that there are.
+ * "memory", "screen" (its text, in text modes), "tlb" and "mem" (what processor 0 has mapped), "mtree"
+ * (what is at which address and port), "pci". Like snprintf: returns the bytes that there are.
  * -EINVAL: no such topic. */
 long sosia_vm_info(struct sosia_vm *vm, const char *topic, char *text, size_t size);
 

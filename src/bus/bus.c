@@ -282,6 +282,16 @@ void region_remove(struct region *r)
     free(r);
 }
 
+bool bus_region(const struct bus *b, size_t n, struct region_place *out)
+{
+    if (n >= b->region_count) {
+        return false;
+    }
+    const struct region *r = b->regions[n];
+    *out = (struct region_place){ r->base, r->size, r->is_port, r->enabled, r->dev };
+    return true;
+}
+
 /* -- Lookup ------------------------------------------------------------------------------------ */
 /* The region at addr, NULL for nobody; *run: how many of len bytes from addr on it has on top. */
 static struct region *port_at(const struct bus *b, uint64_t port, unsigned len, unsigned *run)

@@ -74,6 +74,14 @@ void region_move(struct region *r, uint64_t base);
 void region_enable(struct region *r, bool on);
 void region_remove(struct region *r);
 
+/* The n-th claim in order of age, as it is now; false: there are no more. For people to read. */
+struct region_place {
+    uint64_t base, size;
+    bool is_port, enabled;
+    const void *dev; /* what its handlers get */
+};
+bool bus_region(const struct bus *b, size_t n, struct region_place *out);
+
 /* -- vCPU side. [vcpu]: these take the machine lock. size 1, 2, 4 (ports) or 1..8 (MMIO). */
 uint32_t bus_port_read(struct bus *b, uint16_t port, unsigned size);
 void bus_port_write(struct bus *b, uint16_t port, unsigned size, uint32_t value);

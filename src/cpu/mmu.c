@@ -12,15 +12,6 @@
 #include "base/bits.h"
 #include "cpu/model.h"
 
-#define PTE_P 0x1ull
-#define PTE_W 0x2ull
-#define PTE_U 0x4ull
-#define PTE_A 0x20ull
-#define PTE_D 0x40ull
-#define PTE_PS 0x80ull
-#define PTE_G 0x100ull
-#define PTE_NX (1ull << 63)
-#define PTE_ADDR 0x000ffffffffff000ull
 #define PKEY_SHIFT 59u
 
 #define MAX_LEVELS 5u

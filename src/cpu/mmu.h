@@ -18,6 +18,19 @@ enum mmu_access { MMU_READ, MMU_WRITE, MMU_EXEC };
 #define PF_I 0x10u
 #define PF_PK 0x20u
 
+/* Paging-structure entries (SDM 3 4.3 to 4.5) */
+#define PTE_P 0x1ull
+#define PTE_W 0x2ull
+#define PTE_U 0x4ull
+#define PTE_PWT 0x8ull
+#define PTE_PCD 0x10ull
+#define PTE_A 0x20ull
+#define PTE_D 0x40ull
+#define PTE_PS 0x80ull
+#define PTE_G 0x100ull
+#define PTE_NX (1ull << 63)
+#define PTE_ADDR 0x000ffffffffff000ull
+
 /* One translated 4 KiB page, with what else is allowed there, so that a TLB entry can be filled. */
 struct mmu_page {
     gpa_t gpa;              /* of the page's first byte, A20 applied */

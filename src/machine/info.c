@@ -9,17 +9,11 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "machine/info.h"
 #include "machine/machine.h"
 #include "machine/pc.h"
 
-struct text {
-    char *buf;
-    size_t size;
-    size_t len; /* that there would be */
-};
-
-static void add(struct text *t, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static void add(struct text *t, const char *fmt, ...)
+void text_add(struct text *t, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -31,7 +25,7 @@ static void add(struct text *t, const char *fmt, ...)
 
 static void add_seg(struct text *t, const char *name, const struct cpu_seg *s)
 {
-    add(t, "%-4s%04x %016" PRIx64 " %08x %05x\n", name, s->sel, s->base, s->limit, s->attr);
+    text_add(t, "%-4s%04x %016" PRIx64 " %08x %05x\n", name, s->sel, s->base, s->limit, s->attr);
 }
 
 static void add_cpu(struct text *t, const struct cpu *cpu)
@@ -41,27 +35,27 @@ static void add_cpu(struct text *t, const struct cpu *cpu)
     static const char *const seg[SEG_COUNT] = {"es", "cs", "ss", "ds", "fs", "gs"};
     static const char *const activity[] = {"active", "halted", "waits for SIPI", "shut down"};
     static const char *const mode[] = {"16-bit", "32-bit", "64-bit"};
-    add(t, "cpu %u: %s, %s, cpl %u, events %#x, %" PRIu64 " instructions\n", cpu->index,
+    text_add(t, "cpu %u: %s, %s, cpl %u, events %#x, %" PRIu64 " instructions\n", cpu->index,
         cpu->activity < 4 ? activity[cpu->activity] : "?", cpu->mode < 3 ? mode[cpu->mode] : "?",
         cpu->cpl, atomic_load(&cpu->events), cpu->icount);
     for (unsigned i = 0; i < 16; i++) {
-        add(t, "%s %016" PRIx64 "%s", gpr[i], cpu->gpr[i], i % 4 == 3 ? "\n" : "  ");
+        text_add(t, "%s %016" PRIx64 "%s", gpr[i], cpu->gpr[i], i % 4 == 3 ? "\n" : "  ");
     }
-    add(t, "rip %016" PRIx64 "  rflags %08" PRIx64 "\n", cpu->rip, cpu->rflags);
+    text_add(t, "rip %016" PRIx64 "  rflags %08" PRIx64 "\n", cpu->rip, cpu->rflags);
     for (unsigned i = 0; i < SEG_COUNT; i++) {
         add_seg(t, seg[i], &cpu->seg[i]);
     }
     add_seg(t, "ldt", &cpu->ldtr);
     add_seg(t, "tr", &cpu->tr);
-    add(t, "gdt %016" PRIx64 " %04x  idt %016" PRIx64 " %04x\n", cpu->gdtr.base, cpu->gdtr.limit,
+    text_add(t, "gdt %016" PRIx64 " %04x  idt %016" PRIx64 " %04x\n", cpu->gdtr.base, cpu->gdtr.limit,
         cpu->idtr.base, cpu->idtr.limit);
-    add(t, "cr0 %08" PRIx64 "  cr2 %016" PRIx64 "  cr3 %016" PRIx64 "  cr4 %08" PRIx64 "\n",
+    text_add(t, "cr0 %08" PRIx64 "  cr2 %016" PRIx64 "  cr3 %016" PRIx64 "  cr4 %08" PRIx64 "\n",
         cpu->cr0, cpu->cr2, cpu->cr3, cpu->cr4);
-    add(t, "efer %04" PRIx64 "  xcr0 %" PRIx64 "  dr6 %08" PRIx64 "  dr7 %08" PRIx64 "\n",
+    text_add(t, "efer %04" PRIx64 "  xcr0 %" PRIx64 "  dr6 %08" PRIx64 "  dr7 %08" PRIx64 "\n",
         cpu->efer, cpu->xcr0, cpu->dr[6], cpu->dr[7]);
-    add(t, "fcw %04x  fsw %04x  mxcsr %08x\n", load_le16(cpu->fpu.fx + FX_FCW),
+    text_add(t, "fcw %04x  fsw %04x  mxcsr %08x\n", load_le16(cpu->fpu.fx + FX_FCW),
         load_le16(cpu->fpu.fx + FX_FSW), load_le32(cpu->fpu.fx + FX_MXCSR));
-    add(t, "exceptions %" PRIu64 ", interrupts %" PRIu64 ", tlb misses %" PRIu64
+    text_add(t, "exceptions %" PRIu64 ", interrupts %" PRIu64 ", tlb misses %" PRIu64
            ", tlb flushes %" PRIu64 "\n",
         cpu->exceptions, cpu->interrupts, cpu->tlb_misses, cpu->tlb_flushes);
 }
@@ -77,7 +71,7 @@ static void devices(struct machine *m, void *ctx)
 {
     struct text *t = ctx;
     for (const struct dev *d = bus_first_dev(m->bus); d != NULL; d = d->next) {
-        add(t, "%s:\n", d->name);
+        text_add(t, "%s:\n", d->name);
         if (d->cls->state != NULL) {
             bool room = t->len < t->size;
             t->len += state_dump(room ? t->buf + t->len : NULL, room ? t->size - t->len : 0,
@@ -89,7 +83,7 @@ static void devices(struct machine *m, void *ctx)
 static void engine(struct machine *m, void *ctx)
 {
     struct text *t = ctx;
-    add(t, "engine %s\n", m->engine_class->name);
+    text_add(t, "engine %s\n", m->engine_class->name);
     if (m->engine_class->stats != NULL) {
         bool room = t->len < t->size;
         t->len += m->engine_class->stats(m->engine, room ? t->buf + t->len : NULL,
@@ -101,9 +95,9 @@ static void memory(struct machine *m, void *ctx)
 {
     struct gmem_range r;
     static const char *const kind[] = {"hole", "ram", "rom"};
-    add(ctx, "%" PRIu64 " MiB of RAM\n", gmem_ram_size(m->mem) >> 20);
+    text_add(ctx, "%" PRIu64 " MiB of RAM\n", gmem_ram_size(m->mem) >> 20);
     for (gpa_t at = 0; gmem_find_next(m->mem, at, &r); at = r.gpa + r.size) {
-        add(ctx, "%012" PRIx64 "-%012" PRIx64 " %s\n", r.gpa, r.gpa + r.size, kind[r.kind]);
+        text_add(ctx, "%012" PRIx64 "-%012" PRIx64 " %s\n", r.gpa, r.gpa + r.size, kind[r.kind]);
     }
 }
 
@@ -123,7 +117,8 @@ long machine_info(struct machine *m, const char *topic, char *buf, size_t size)
         void (*fn)(struct machine *m, void *ctx);
     } topics[] = {
         {"registers", registers}, {"devices", devices}, {"engine", engine}, {"memory", memory},
-        {"screen", screen}};
+        {"screen", screen}, {"tlb", info_tlb}, {"mem", info_mem}, {"mtree", info_mtree},
+        {"pci", info_pci}};
     struct text t = {.buf = buf, .size = size};
     if (size != 0) {
         buf[0] = '\0';
