@@ -22,7 +22,6 @@
     extern const uint8_t name##_code[], name##_code_end[]
 #define LOAD(vm, at, name) vm_poke(vm, at, name##_code, (size_t)(name##_code_end - name##_code))
 
-#define PTE_G 0x100u
 #define FRAME_ERROR 0 /* what a fault with an error code pushes in long mode */
 #define FRAME_RIP 1
 

@@ -39,11 +39,6 @@ enum guest_page {
 #define SUPER_BASE 0xffff800000000000ull
 #define SUPER(gpa) (SUPER_BASE + (gpa))
 
-#define PTE_P 1ull
-#define PTE_W 2ull
-#define PTE_U 4ull
-#define PTE_NX (1ull << 63)
-
 /* Linux's selectors, since code can read them. */
 enum {
     SEL_KCS = 0x10,
