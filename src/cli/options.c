@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
+
 enum long_only {
     OPT_CPU = 256,
     OPT_SERIAL,
@@ -197,8 +199,17 @@ static int parse_one(struct run_options *o, int option, char *arg, unsigned *ser
 {
     unsigned long n = 0;
     int r = 0;
-    if (o->snapshot != NULL && strchr("mckiad", option) != NULL) {
-        return err_set(e, -EINVAL, "-%c: a snapshot brings its own machine", option);
+    static const char *const machines[] = { "memory", "cpus",  "cpu",     "kernel", "initrd",
+                                            "append", "disk",  "cdrom",   "floppy", "firmware",
+                                            "rng",    "vsock", "console", "balloon" };
+    const char *name = "";
+    for (const struct option *l = long_options; l->name != NULL; l++) {
+        name = l->val == option ? l->name : name;
+    }
+    for (size_t i = 0; o->snapshot != NULL && i < ARRAY_LEN(machines); i++) {
+        if (strcmp(name, machines[i]) == 0) {
+            return err_set(e, -EINVAL, "--%s: a snapshot brings its own machine", name);
+        }
     }
     switch (option) {
     case 'e':

@@ -369,4 +369,5 @@ void vmconfig_free(struct vmconfig *v)
 }
 
 struct sosia_disk *vmconfig_disk(struct vmconfig *v, unsigned n) { return &v->disk[n]; }
+struct sosia_serial *vmconfig_console(struct vmconfig *v, unsigned n) { return &v->console[n]; }
 struct sosia_config *vmconfig_config(struct vmconfig *v) { return &v->config; }

@@ -23,6 +23,7 @@ void vmconfig_free(struct vmconfig *v);
 struct sosia_config *vmconfig_config(struct vmconfig *v);
 /* The n-th disk of it, n below disk_count. */
 struct sosia_disk *vmconfig_disk(struct vmconfig *v, unsigned n);
+struct sosia_serial *vmconfig_console(struct vmconfig *v, unsigned n); /* below console_count */
 /* A string that lives as long as v. */
 const char *vmconfig_keep(struct vmconfig *v, const char *text);
 

@@ -60,12 +60,27 @@ void sosia_snapshot_close(struct sosia_snapshot *s) { snapshot_close(inner(s)); 
 /* Of a disk that the machine writes, and the snapshot needs as it is. */
 static bool is_written(const struct sosia_disk *d) { return !d->readonly && !d->cdrom; }
 
+static void cut_off(struct sosia_serial *port)
+{
+    if (port->kind == SOSIA_SERIAL_FILE || port->kind == SOSIA_SERIAL_UNIX ||
+        port->kind == SOSIA_SERIAL_PTY) {
+        port->kind = SOSIA_SERIAL_NONE;
+    }
+}
+
 void sosia_snapshot_config(struct sosia_snapshot *s, struct sosia_config *config)
 {
     struct sosia_config *c = vmconfig_config(inner(s)->config);
     for (unsigned i = 0; i < c->disk_count; i++) {
         struct sosia_disk *d = vmconfig_disk(inner(s)->config, i);
         d->ephemeral = is_written(d) && !inner(s)->kept[i];
+    }
+    /* The far ends of its ports are the host's, and a snapshot may come from anywhere. */
+    for (unsigned i = 0; i < SOSIA_SERIAL_PORTS; i++) {
+        cut_off(&c->serial[i]);
+    }
+    for (unsigned i = 0; i < c->console_count; i++) {
+        cut_off(vmconfig_console(inner(s)->config, i));
     }
     c->restoring = true;
     *config = *c;
