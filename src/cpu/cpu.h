@@ -174,17 +174,17 @@ struct cpu_fpu {
 #define FX_MXCSR 24
 #define FX_ST 32
 
-/* Software TLB: direct-mapped, one table per privilege view. A tag is the page's linear address,
- * plus low bits that force the slow path; index by the access' first byte, compare with its last
- * byte's page, so that a page-crossing access misses by itself. Host address = linear + addend.
+/* Software TLB: direct-mapped, one table per privilege view. A tag is the page's linear address;
+ * index by the access' first byte, compare with its last byte's page, so that a page-crossing
+ * access misses by itself. Host address = linear + addend. Tags that must not match have other
+ * index bits than their entry and the next one: no address that is looked up here has its first or
+ * last byte near them, canonical or not.
  * Laid out for translated code: 32 bytes, index = (va >> 12) & (CPU_TLB_SIZE - 1). */
 #define CPU_TLB_BITS 12u
 #define CPU_TLB_SIZE (1u << CPU_TLB_BITS)
-#define CPU_TLB_INVALID (~0ull)
-/* In a tag: translation known, but MMIO, traced, or watched: go slow. Above the low bits that a
- * check for alignment compares together with the page, below the page's: no address ever matches
- * it. */
-#define CPU_TLB_SLOW 0x800ull
+#define CPU_TLB_INVALID(index) ((gva_t)((index) ^ 4u) << 12)
+/* Translation known, but MMIO, traced, or watched: go slow. */
+#define CPU_TLB_SLOW(page) ((page) ^ 0x2000u)
 struct tlb_entry {
     uint64_t tag_read;
     uint64_t tag_write;

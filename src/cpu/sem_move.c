@@ -154,7 +154,8 @@ void sem_clflush(struct cpu *cpu, const struct insn *in)
     uint64_t off = cpu_effective_address(cpu, in);
     gva_t va = cpu_linear(cpu, in->mem.seg, off, 1, MMU_READ);
     const struct tlb_entry *e = access_entry(cpu, va);
-    if (unlikely((va & ACCESS_PAGE_MASK) != (e->tag_read & ~CPU_TLB_SLOW))) {
+    gva_t page = va & ACCESS_PAGE_MASK;
+    if (unlikely(e->tag_read != page && e->tag_read != CPU_TLB_SLOW(page))) {
         (void)access_read(cpu, in->mem.seg, off, 1);
     }
     fence();

@@ -12,9 +12,17 @@
 #include "cpu/except.h"
 #include "cpu/stop.h"
 
+/* EMPTY_N(i): N entries from i on. */
+#define EMPTY_1(i) { CPU_TLB_INVALID(i), CPU_TLB_INVALID(i), CPU_TLB_INVALID(i), 0 }
+#define EMPTY_4(i) EMPTY_1(i), EMPTY_1((i) + 1), EMPTY_1((i) + 2), EMPTY_1((i) + 3)
+#define EMPTY_16(i) EMPTY_4(i), EMPTY_4((i) + 4), EMPTY_4((i) + 8), EMPTY_4((i) + 12)
+#define EMPTY_64(i) EMPTY_16(i), EMPTY_16((i) + 16), EMPTY_16((i) + 32), EMPTY_16((i) + 48)
+#define EMPTY_256(i) EMPTY_64(i), EMPTY_64((i) + 64), EMPTY_64((i) + 128), EMPTY_64((i) + 192)
+#define EMPTY_1K(i) EMPTY_256(i), EMPTY_256((i) + 256), EMPTY_256((i) + 512), EMPTY_256((i) + 768)
 static const struct tlb_entry empty_table[CPU_TLB_SIZE] __attribute__((aligned(64))) = {
-    [0 ... CPU_TLB_SIZE - 1] = { CPU_TLB_INVALID, CPU_TLB_INVALID, CPU_TLB_INVALID, 0 },
+    EMPTY_1K(0), EMPTY_1K(1024), EMPTY_1K(2048), EMPTY_1K(3072)
 };
+_Static_assert(CPU_TLB_SIZE == 4096, "empty_table");
 
 /* Never written through: a table is made before an entry is filled. */
 static struct tlb_entry *empty_entries(void) { return (struct tlb_entry *)(uintptr_t)empty_table; }
@@ -66,8 +74,9 @@ static void clear_entries(struct tlb_table *t, uint64_t used[TLB_WORDS])
         uint64_t bits = used[w];
         used[w] = 0;
         while (bits != 0) {
-            struct tlb_entry *e = &t->e[w * 64 + (unsigned)__builtin_ctzll(bits)];
-            e->tag_read = e->tag_write = e->tag_exec = CPU_TLB_INVALID;
+            unsigned i = w * 64 + (unsigned)__builtin_ctzll(bits);
+            struct tlb_entry *e = &t->e[i];
+            e->tag_read = e->tag_write = e->tag_exec = CPU_TLB_INVALID(i);
             bits &= bits - 1;
         }
     }
@@ -182,7 +191,7 @@ static bool maybe_large(const struct tlb_set *s, gva_t va)
 
 static bool covers(gva_t tag, gva_t page)
 {
-    return (tag & ~(gva_t)(GMEM_PAGE_SIZE - 1)) == page && tag != CPU_TLB_INVALID;
+    return tag == page || tag == CPU_TLB_SLOW(page);
 }
 
 static uint8_t ram_flags(const struct cpu *cpu, const struct tlb_entry *e, gva_t page)
@@ -200,7 +209,12 @@ void tlb_retag_write(struct cpu *cpu, struct tlb_table *t, gva_t va)
     if (!covers(e->tag_write, page) || t->kind[i] != TLB_RAM) {
         return; /* flushed meanwhile, or slow for good */
     }
-    e->tag_write = page | (ram_flags(cpu, e, page) != 0 ? CPU_TLB_SLOW : 0);
+    e->tag_write = ram_flags(cpu, e, page) != 0 ? CPU_TLB_SLOW(page) : page;
+}
+
+static gva_t tag_of(gva_t page, bool allowed, bool slow)
+{
+    return !allowed ? CPU_TLB_INVALID(tlb_index(page)) : slow ? CPU_TLB_SLOW(page) : page;
 }
 
 static void fill(struct cpu *cpu, struct tlb_table *t, gva_t page, const struct mmu_page *m)
@@ -213,25 +227,25 @@ static void fill(struct cpu *cpu, struct tlb_table *t, gva_t page, const struct 
 
     t->gpa[i] = m->gpa;
     t->span_bits[i] = (uint8_t)(63 - __builtin_clzll(m->span));
-    uint64_t slow = 0;
-    uint64_t slow_write = 0;
+    bool slow = false;
+    bool slow_write = false;
     if (!mapped) {
         t->kind[i] = TLB_MMIO;
         e->addend = 0;
-        slow = CPU_TLB_SLOW;
+        slow = true;
     } else {
         t->kind[i] = r.kind == GMEM_RAM ? TLB_RAM : TLB_ROM;
         e->addend = (uint64_t)(uintptr_t)(r.host + (m->gpa - r.gpa)) - page;
-        slow_write = r.kind != GMEM_RAM || ram_flags(cpu, e, page) != 0 ? CPU_TLB_SLOW : 0;
+        slow_write = r.kind != GMEM_RAM || ram_flags(cpu, e, page) != 0;
     }
     bool stops = cpu->stops != NULL && cpu_break_in(cpu->stops, page, GMEM_PAGE_SIZE);
-    e->tag_exec = m->exec ? page | slow | (stops ? CPU_TLB_SLOW : 0) : CPU_TLB_INVALID;
+    e->tag_exec = tag_of(page, m->exec, slow || stops);
     if (cpu_watch_page(cpu, page)) {
         t->kind[i] |= TLB_WATCH;
-        slow = CPU_TLB_SLOW;
+        slow = true;
     }
-    e->tag_read = m->read ? page | slow : CPU_TLB_INVALID;
-    e->tag_write = m->write ? page | slow | slow_write : CPU_TLB_INVALID;
+    e->tag_read = tag_of(page, m->read, slow);
+    e->tag_write = tag_of(page, m->write, slow || slow_write);
 
     struct tlb_set *s = cpu->tables->cur;
     s->dirty = true;
@@ -346,17 +360,18 @@ void tlb_flush_asid(struct cpu *cpu, uint16_t pcid)
 static void drop(struct tlb_table *t, unsigned i)
 {
     struct tlb_entry *e = &t->e[i];
-    e->tag_read = e->tag_write = e->tag_exec = CPU_TLB_INVALID;
+    e->tag_read = e->tag_write = e->tag_exec = CPU_TLB_INVALID(i);
     t->local_used[i / 64] &= ~(1ull << (i % 64));
     t->global_used[i / 64] &= ~(1ull << (i % 64));
 }
 
-static gva_t entry_page(const struct tlb_entry *e)
+static gva_t entry_page(const struct tlb_table *t, unsigned i)
 {
-    gva_t tag = e->tag_read != CPU_TLB_INVALID    ? e->tag_read
-                : e->tag_write != CPU_TLB_INVALID ? e->tag_write
-                                                  : e->tag_exec;
-    return align_down(tag, GMEM_PAGE_SIZE);
+    const struct tlb_entry *e = &t->e[i];
+    gva_t tag = e->tag_read != CPU_TLB_INVALID(i)    ? e->tag_read
+                : e->tag_write != CPU_TLB_INVALID(i) ? e->tag_write
+                                                     : e->tag_exec;
+    return tlb_index(tag) == i ? tag : CPU_TLB_SLOW(tag);
 }
 
 enum flush_scope { FLUSH_LOCAL, FLUSH_GLOBAL_TOO };
@@ -367,7 +382,7 @@ static void flush_page_in_table(struct tlb_table *t, gva_t va, enum flush_scope 
     gva_t page = align_down(va, GMEM_PAGE_SIZE);
     unsigned i = tlb_index(va);
     bool is_global = t->global_used[i / 64] >> (i % 64) & 1;
-    if (entry_page(&t->e[i]) == page && (scope == FLUSH_GLOBAL_TOO || !is_global)) {
+    if (entry_page(t, i) == page && (scope == FLUSH_GLOBAL_TOO || !is_global)) {
         drop(t, i);
     }
     if (!large) {
@@ -377,7 +392,7 @@ static void flush_page_in_table(struct tlb_table *t, gva_t va, enum flush_scope 
         uint64_t bits = t->local_used[w] | (scope == FLUSH_GLOBAL_TOO ? t->global_used[w] : 0);
         for (; bits != 0; bits &= bits - 1) {
             i = w * 64 + (unsigned)__builtin_ctzll(bits);
-            if ((entry_page(&t->e[i]) ^ va) >> t->span_bits[i] == 0) {
+            if ((entry_page(t, i) ^ va) >> t->span_bits[i] == 0) {
                 drop(t, i);
             }
         }
@@ -427,8 +442,9 @@ static void protect_in_table(struct tlb_table *t, gpa_t page)
             hit |= t->gpa[i + j] == page;
         }
         for (unsigned j = i; hit && j < i + 8; j++) {
-            if (t->gpa[j] == page && t->e[j].tag_write != CPU_TLB_INVALID) {
-                t->e[j].tag_write |= CPU_TLB_SLOW;
+            gva_t *tag = &t->e[j].tag_write;
+            if (t->gpa[j] == page && tlb_index(*tag) == j) {
+                *tag = CPU_TLB_SLOW(*tag);
             }
         }
     }

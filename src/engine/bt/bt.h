@@ -226,6 +226,7 @@ struct bt {
     struct bt_stats stats;
     bool host_avx;
     bool host_avx512;
+    bool host_bmi2;
     struct cpu_exclusive *exclusive;
     struct bt_vcpu *vcpus; /* config.cpu_count of them */
     FILE *dump;            /* NULL: not wanted */

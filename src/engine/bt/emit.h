@@ -188,6 +188,17 @@ static inline void emit_lea(struct emit *e, bool w, unsigned reg, struct host_me
     emit_rm(e, 0x8d, w, reg, m);
 }
 
+/* rorx dst, src, n (BMI2): leaves flags alone, as MOV and SHR would not */
+static inline void emit_rorx(struct emit *e, unsigned dst, unsigned src, uint8_t n)
+{
+    emit1(e, 0xc4);
+    emit1(e, (uint8_t)((dst & 8 ? 0 : 0x80) | 0x40 | (src & 8 ? 0 : 0x20) | 3));
+    emit1(e, 0xfb);
+    emit1(e, 0xf0);
+    emit1(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
+    emit1(e, n);
+}
+
 static inline void emit_rel32_to(struct emit *e, const uint8_t *target)
 {
     int64_t rel = target - (emit_here(e) + 4);

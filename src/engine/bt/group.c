@@ -203,11 +203,10 @@ static void check_stack_span(struct translation *t, const struct ea *ea, unsigne
 static void check_span(struct translation *t, const struct ea *ea, unsigned len, bool write)
 {
     struct emit *e = &t->e;
-    struct host_mem entry = bt_tlb_compare(t, ea, len, write ? MMU_WRITE : MMU_READ,
-                                           /*aligned*/ false);
-    struct cold *c = group_cold(t, emit_jcc_fwd(e, CC_NE), ea, len | (write ? BT_SITE_WRITE : 0));
-    entry.disp = (int32_t)offsetof(struct tlb_entry, addend);
-    emit_rm(e, 0x8b, true, T0, entry);
+    struct host_mem addend = { T0, H_NONE, 0, (int32_t)offsetof(struct tlb_entry, addend) };
+    uint8_t *miss = bt_tlb_compare(t, ea, len, write ? MMU_WRITE : MMU_READ, /*aligned*/ false);
+    struct cold *c = group_cold(t, miss, ea, len | (write ? BT_SITE_WRITE : 0));
+    emit_rm(e, 0x8b, true, T0, addend);
     c->back = emit_here(e);
 }
 

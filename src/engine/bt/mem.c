@@ -2,10 +2,9 @@
  *
  * Guest memory operands: effective address, TLB check, host address.
  *
- * The check is the inline software TLB of docs/design.md section 5: index by the first byte's page,
- * compare the last byte's page with the tag, so that a page-crossing access misses. An access that
- * must be aligned compares its low bits along with the page instead. What misses is filled out of
- * line, or, when a plain entry cannot serve it (MMIO, crossing, traced page, fault), the whole
+ * The check is the inline software TLB of docs/design.md section 5: index by the first byte's page;
+ * its distance from the tag says whether all of the access is in that page. An access that must be
+ * aligned compares its low bits along with the page instead. What misses is filled out of line, or, when a plain entry cannot serve it (MMIO, crossing, traced page, fault), the whole
  * instruction is done by its helper.
  */
 #include "engine/bt/translate.h"
@@ -117,15 +116,16 @@ static uint32_t tag_offset(enum mmu_access access)
 #define ADDEND ((int32_t)offsetof(struct tlb_entry, addend))
 #define PAGE_MASK_IMM ((int32_t)-4096)
 
-static void finish_check(struct translation *t, const struct ea *ea, struct host_mem entry,
+/* entry: of the TLB, from T0. */
+static void finish_check(struct translation *t, const struct ea *ea, uint8_t *miss, int32_t entry,
                          enum mmu_access access, uint32_t site)
 {
     struct emit *e = &t->e;
-    struct cold *c = bt_cold_new(t, COLD_FILL, emit_jcc_fwd(e, CC_NE));
+    struct host_mem addend = { T0, H_NONE, 0, entry + ADDEND };
+    struct cold *c = bt_cold_new(t, COLD_FILL, miss);
     c->site = site | (access == MMU_WRITE ? BT_SITE_WRITE : 0);
     c->ea = *ea;
-    entry.disp = (entry.disp & ~31) + ADDEND;
-    emit_rm(e, 0x8b, true, T0, entry);
+    emit_rm(e, 0x8b, true, T0, addend);
     c->back = emit_here(e);
 }
 
@@ -147,7 +147,7 @@ static bool check_constant(struct translation *t, const struct ea *ea, unsigned 
         emit_mov_imm(e, T1, page);
         emit_rm(e, 0x39, true, T1, entry);
     }
-    finish_check(t, ea, entry, access, site);
+    finish_check(t, ea, emit_jcc_fwd(e, CC_NE), off, access, site);
     return true;
 }
 
@@ -171,33 +171,38 @@ static void check_stack(struct translation *t, const struct ea *ea, unsigned siz
     c->back = emit_here(e);
 }
 
-struct host_mem bt_tlb_compare(struct translation *t, const struct ea *ea, unsigned size,
-                               enum mmu_access access, bool aligned)
+/* T0 becomes the place of the entry of the page that T1 is in. */
+static void find_entry(struct translation *t)
 {
     struct emit *e = &t->e;
-    unsigned last = aligned ? 0 : size - 1;
-    if (ea->simple) {
-        uint8_t base = (uint8_t)host_of(ea->base);
-        int32_t disp = ea->disp + (int32_t)last;
-        emit_lea(e, true, T1, (struct host_mem){ base, H_NONE, 0, disp });
-        if (ea->disp == 0)
-            emit_mov_rr(e, true, T0, base);
-        else
-            emit_lea(e, true, T0, (struct host_mem){ base, H_NONE, 0, ea->disp });
+    if (t->bt->host_bmi2) {
+        emit_rorx(e, T0, T1, 7); /* page number times the entry size */
     } else {
-        bt_ea_emit(t, ea, T1);
         emit_mov_rr(e, true, T0, T1);
-        if (last)
-            emit_ri(e, 0, true, T1, (int32_t)last);
+        emit_rr(e, 0xc1, true, 5, T0); /* shr T0, 7 */
+        emit1(e, 7);
     }
-    emit_rr(e, 0xc1, true, 5, T0); /* shr T0, 7: page number times the entry size */
-    emit1(e, 7);
     emit_ri(e, 4, false, T0, (CPU_TLB_SIZE - 1) * (int32_t)sizeof(struct tlb_entry));
-    emit_ri(e, 4, true, T1, aligned ? PAGE_MASK_IMM | (int32_t)(size - 1) : PAGE_MASK_IMM);
     emit_rg(e, 0x03, true, T0, CPU_OFF(tlb));
-    struct host_mem entry = { T0, H_NONE, 0, (int32_t)tag_offset(access) };
-    emit_rm(e, 0x3b, true, T1, entry);
-    return entry;
+}
+
+/* Page and alignment at once; or the distance from the page's start, which tells whether the last
+ * byte is in the page, too, and is large in another page. */
+uint8_t *bt_tlb_compare(struct translation *t, const struct ea *ea, unsigned size,
+                        enum mmu_access access, bool aligned)
+{
+    struct emit *e = &t->e;
+    struct host_mem tag = { T0, H_NONE, 0, (int32_t)tag_offset(access) };
+    bt_ea_emit(t, ea, T1);
+    find_entry(t);
+    if (aligned) {
+        emit_ri(e, 4, true, T1, PAGE_MASK_IMM | (int32_t)(size - 1));
+        emit_rm(e, 0x3b, true, T1, tag);
+        return emit_jcc_fwd(e, CC_NE);
+    }
+    emit_rm(e, 0x33, true, T1, tag); /* xor */
+    emit_ri(e, 7, true, T1, (int32_t)(GMEM_PAGE_SIZE - size));
+    return emit_jcc_fwd(e, CC_A);
 }
 
 bool bt_mem_check(struct translation *t, const struct ea *ea, unsigned size, enum mmu_access access,
@@ -218,10 +223,7 @@ bool bt_mem_check(struct translation *t, const struct ea *ea, unsigned size, enu
         check_stack(t, ea, size, access, site);
         return true;
     }
-    int32_t end;
-    if (__builtin_add_overflow(ea->disp, (int32_t)size, &end))
-        return false;
-    finish_check(t, ea, bt_tlb_compare(t, ea, size, access, aligned), access, site);
+    finish_check(t, ea, bt_tlb_compare(t, ea, size, access, aligned), 0, access, site);
     return true;
 }
 

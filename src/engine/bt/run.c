@@ -360,6 +360,7 @@ static int bt_create(struct engine **out, const struct engine_config *config, st
     bt->config = *config;
     pthread_mutex_init(&bt->lock, NULL);
     bt->host_avx = __builtin_cpu_supports("avx");
+    bt->host_bmi2 = __builtin_cpu_supports("bmi2");
     /* What AVX does to the upper halves: keep them on the host when the guest has them. */
     bt->host_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       cpu_has(&config->cpus[0]->features, CPU_FEATURE_AVX512F);

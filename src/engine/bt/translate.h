@@ -110,9 +110,10 @@ bool bt_mem_check(struct translation *t, const struct ea *ea, unsigned size, enu
 /* Host operand after bt_mem_check; t1_free: T1 must stay free for data. */
 struct host_mem bt_mem_operand(struct translation *t, const struct ea *ea, bool t1_free);
 
-/* T0 becomes the page's index, T1 is compared with its tag: the entry, at the tag. */
-struct host_mem bt_tlb_compare(struct translation *t, const struct ea *ea, unsigned size,
-                               enum mmu_access access, bool aligned);
+/* T0 becomes the page's entry, T1 is compared with its tag. Emits the jump that is taken when it is
+ * not the page's, or the access crosses it; returns where the jump is to be bound. */
+uint8_t *bt_tlb_compare(struct translation *t, const struct ea *ea, unsigned size,
+                        enum mmu_access access, bool aligned);
 
 /* group.c */
 void bt_groups_prepare(struct translation *t); /* after decoding */
