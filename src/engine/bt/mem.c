@@ -4,8 +4,9 @@
  *
  * The check is the inline software TLB of docs/design.md section 5: index by the first byte's page;
  * its distance from the tag says whether all of the access is in that page. An access that must be
- * aligned compares its low bits along with the page instead. What misses is filled out of line, or, when a plain entry cannot serve it (MMIO, crossing, traced page, fault), the whole
- * instruction is done by its helper.
+ * aligned compares its low bits along with the page instead. What misses is filled out of line, or,
+ * when a plain entry cannot serve it (MMIO, crossing, traced page, fault), the whole instruction is
+ * done by its helper.
  */
 #include "engine/bt/translate.h"
 
