@@ -235,9 +235,9 @@ int sosia_vm_set_balloon(struct sosia_vm *vm, uint64_t bytes);
 int sosia_vm_balloon(struct sosia_vm *vm, uint64_t *actual);
 
 /* Text about the VM for people, as many lines: "registers" (all processors), "devices", "engine",
- * "memory", "screen" (its text, in text modes), "tlb" and "mem" (what processor 0 has mapped), "mtree"
- * (what is at which address and port), "pci". Like snprintf: returns the bytes that there are.
- * -EINVAL: no such topic. */
+ * "memory", "screen" (its text, in text modes), "tlb" and "mem" (what processor 0 has mapped),
+ * "mtree" (what is at which address and port), "pci". Like snprintf: returns the bytes that there
+ * are. -EINVAL: no such topic. */
 long sosia_vm_info(struct sosia_vm *vm, const char *topic, char *text, size_t size);
 
 /* What the screen shows, as a PNG file. -ENODEV: there is none. error as in sosia_vm_new. */
@@ -267,9 +267,9 @@ uint64_t sosia_vm_instructions(struct sosia_vm *vm);
 int sosia_vm_save(struct sosia_vm *vm, bool ram, void **data, size_t *len, char *error);
 int sosia_vm_load(struct sosia_vm *vm, const void *data, size_t len, char *error);
 
-/* A control socket for a VM (docs/api.md): programs that speak the QEMU Machine Protocol drive it. It
- * is at path, and where `sosia ls` looks when name is not NULL; either may be. Free it before the
- * VM. -ENOTSUP: this build has no jansson. error as in sosia_vm_new. */
+/* A control socket for a VM (docs/api.md): programs that speak the QEMU Machine Protocol drive it.
+ * It is at path, and where `sosia ls` looks when name is not NULL; either may be. Free it before
+ * the VM. -ENOTSUP: this build has no jansson. error as in sosia_vm_new. */
 struct sosia_api;
 int sosia_api_new(struct sosia_api **out, struct sosia_vm *vm, const char *name, const char *path,
                   char *error);

@@ -58,6 +58,11 @@ static int query_block(struct api_call *c)
         json_t *j = json_pack("{s:o, s:s, s:b, s:b, s:o}", "device", api_json_text(d->name),
                               "type", "unknown", "removable", d->cdrom, "locked", 0, "inserted",
                               inserted(d));
+        const struct ide_drive *cd = machine_cd_drive(m, d);
+        if (cd != NULL) {
+            json_object_set_new(j, "tray_open", json_boolean(cd->ejected));
+            json_object_set_new(j, "locked", json_boolean(cd->locked));
+        }
         if (card != NULL) {
             json_object_set_new(j, "qdev", api_json_text(card->id));
         }
@@ -99,7 +104,45 @@ static int resize(struct api_call *c)
     return r;
 }
 
+/* -- Discs ------------------------------------------------------------------------------------- */
+static const char *drive_name(struct api_call *c)
+{
+    const char *name = api_string(c, "id");
+    name = name != NULL ? name : api_string(c, "device");
+    if (name == NULL) {
+        err_set(&c->e, -EINVAL, "Parameter 'id' is missing");
+    }
+    return name;
+}
+
+static int eject(struct api_call *c)
+{
+    const char *name = drive_name(c);
+    if (name == NULL) {
+        return -EINVAL;
+    }
+    int r = machine_open_tray(c->machine, name, api_flag(c, "force", false), &c->e);
+    c->class = r == -ENOENT ? API_DEVICE_NOT_FOUND : NULL;
+    return r;
+}
+
+static int change_medium(struct api_call *c)
+{
+    const char *name = drive_name(c);
+    const struct disk_config d = { .path = api_string(c, "filename"),
+                                   .format = api_string(c, "format"),
+                                   .readonly = true,
+                                   .cdrom = true };
+    if (name == NULL) {
+        return -EINVAL;
+    }
+    return machine_change_disc(c->machine, name, &d, api_flag(c, "force", false), &c->e);
+}
+
 const struct api_command api_block_commands[] = {
+    { "blockdev-change-medium", change_medium, "?device:str ?id:str filename:str ?format:str "
+                                               "?force:bool ?read-only-mode:str" },
+    { "eject", eject, "?device:str ?id:str ?force:bool" },
     { "block_resize", resize, "?device:str ?node-name:str size:int" },
     { "query-block", query_block, NULL },
     { "query-named-block-nodes", query_nodes, "?flat:bool" },

@@ -109,6 +109,87 @@ int machine_remove_netdev(struct machine *m, const char *name, struct err *e)
     return r;
 }
 
+/* -- Discs ------------------------------------------------------------------------------------- */
+struct ide_drive *machine_cd_drive(struct machine *m, const struct disk *disk)
+{
+    struct pc *p = m->pc;
+    struct ide_drive *found = NULL;
+    for (unsigned n = 0; p->has_ide && n < IDE_CHANNELS * IDE_DRIVES; n++) {
+        struct ide_drive *d = &p->ide.channel[n / IDE_DRIVES].drive[n % IDE_DRIVES];
+        found = d->kind == IDE_CD && d->queue == disk->queue ? d : found;
+    }
+    for (unsigned n = 0; p->cards.ahci != NULL && n < AHCI_PORTS; n++) {
+        struct ide_drive *d = &p->cards.ahci->port[n].drive;
+        found = d->kind == IDE_CD && d->queue == disk->queue ? d : found;
+    }
+    return found;
+}
+
+static int open_tray(struct machine *m, const char *name, bool force, struct disk **disk,
+                     struct ide_drive **drive, struct err *e)
+{
+    *disk = disks_find(&m->pc->disks, name);
+    if (*disk == NULL) {
+        return err_set(e, -ENOENT, "Device '%s' not found", name);
+    }
+    *drive = (*disk)->used ? machine_cd_drive(m, *disk) : NULL;
+    if (*drive == NULL) {
+        return err_set(e, -ENOTSUP, "Device '%s' is not removable: a CD drive on IDE or AHCI is",
+                       name);
+    }
+    int r = ide_drive_open_tray(*drive, force);
+    return r == 0 ? 0
+                  : err_set(e, r, "Device '%s' is locked and force was not specified, wait for "
+                                  "tray to open and try again", name);
+}
+
+int machine_open_tray(struct machine *m, const char *name, bool force, struct err *e)
+{
+    struct disk *disk;
+    struct ide_drive *drive;
+    bus_lock(m->bus);
+    int r = open_tray(m, name, force, &disk, &drive, e);
+    bus_unlock(m->bus);
+    return r;
+}
+
+static int change_locked(struct machine *m, const char *name, struct block *image, bool force,
+                         struct err *e)
+{
+    struct disk *disk;
+    struct ide_drive *drive;
+    struct block_queue *queue;
+    int r = open_tray(m, name, force, &disk, &drive, e);
+    if (r == 0) {
+        r = block_queue_new(&queue, image, m->loop, e);
+    }
+    if (r == 0) {
+        ide_drive_change_disc(drive, queue);
+        block_queue_free(disk->queue);
+        block_close(disk->block);
+        disk->queue = queue;
+        disk->block = image;
+    }
+    return r;
+}
+
+int machine_change_disc(struct machine *m, const char *name, const struct disk_config *c,
+                        bool force, struct err *e)
+{
+    struct block *image;
+    int r = disk_open_image(&image, c, e);
+    if (r < 0) {
+        return r;
+    }
+    bus_lock(m->bus);
+    r = change_locked(m, name, image, force, e);
+    bus_unlock(m->bus);
+    if (r < 0) {
+        block_close(image);
+    }
+    return r;
+}
+
 /* -- Cards ------------------------------------------------------------------------------------- */
 static int find_backend(struct pc *p, struct card_config *c, const char *backend, struct err *e)
 {

@@ -19,11 +19,19 @@ MUST_CHECK int machine_add_netdev(struct machine *m, const char *name, const str
 MUST_CHECK int machine_remove_disk(struct machine *m, const char *name, struct err *e);
 MUST_CHECK int machine_remove_netdev(struct machine *m, const char *name, struct err *e);
 
-/* -ENOENT; -ENOTSUP: the image cannot, or a drive that cannot tell the guest uses it. */
+/* -ENOENT; -ENOTSUP: the image cannot, or it is in use by a drive that cannot tell the guest. */
 MUST_CHECK int machine_resize_disk(struct machine *m, const char *name, uint64_t size,
                                    struct err *e);
 
-/* -ENOENT; -ENOTSUP: the image cannot, or it is in use by a drive that cannot tell the guest. */
+/* CD drives on IDE and AHCI, by the name of their disk. Open the tray: -ENOENT, -ENOTSUP: another
+ * drive, -EBUSY: the guest has locked it. */
+MUST_CHECK int machine_open_tray(struct machine *m, const char *name, bool force, struct err *e);
+/* Another disc, and close the tray. The same errors, and those of opening an image. */
+MUST_CHECK int machine_change_disc(struct machine *m, const char *name, const struct disk_config *c,
+                                   bool force, struct err *e);
+struct ide_drive *machine_cd_drive(struct machine *m, const struct disk *disk); /* NULL: another */
+
+/* Put a card in. backend: the name of its disk or network; c's own are not looked at. */
 MUST_CHECK int machine_plug(struct machine *m, const struct card_config *c, const char *backend,
                             struct err *e);
 /* Ask the guest to let go of a card: DEVICE_DELETED tells when it is out. -ENOENT. */

@@ -47,8 +47,8 @@ static void add_cpu(struct text *t, const struct cpu *cpu)
     }
     add_seg(t, "ldt", &cpu->ldtr);
     add_seg(t, "tr", &cpu->tr);
-    text_add(t, "gdt %016" PRIx64 " %04x  idt %016" PRIx64 " %04x\n", cpu->gdtr.base, cpu->gdtr.limit,
-        cpu->idtr.base, cpu->idtr.limit);
+    text_add(t, "gdt %016" PRIx64 " %04x  idt %016" PRIx64 " %04x\n", cpu->gdtr.base,
+             cpu->gdtr.limit, cpu->idtr.base, cpu->idtr.limit);
     text_add(t, "cr0 %08" PRIx64 "  cr2 %016" PRIx64 "  cr3 %016" PRIx64 "  cr4 %08" PRIx64 "\n",
         cpu->cr0, cpu->cr2, cpu->cr3, cpu->cr4);
     text_add(t, "efer %04" PRIx64 "  xcr0 %" PRIx64 "  dr6 %08" PRIx64 "  dr7 %08" PRIx64 "\n",

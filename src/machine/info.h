@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the files of text about a machine share. A topic runs while every processor stands still, its
- * state synchronised, machine lock held; it may run twice, first to see how long the text is.
+ * What the files of text about a machine share. A topic runs while every processor stands still,
+ * its state synchronised, machine lock held; it may run twice, first to see how long the text is.
  */
 #ifndef SOSIA_MACHINE_INFO_H
 #define SOSIA_MACHINE_INFO_H

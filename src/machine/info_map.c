@@ -20,7 +20,7 @@ struct tables {
     const struct cpu *cpu;
     unsigned left;
     unsigned entry_bytes; /* 4, or 8 with PAE */
-    /* A page: `rights` are what every level grants, of PTE_W, PTE_U, and PTE_NX where any denies. */
+    /* A page. rights: what every level grants of PTE_W and PTE_U, PTE_NX where any denies. */
     void (*page)(struct tables *t, gva_t va, uint64_t size, uint64_t entry, uint64_t rights);
     struct text *text;
     /* mem: what is being joined */

@@ -275,6 +275,58 @@ static void test_cards(void **state)
     api_client_close(c);
 }
 
+/* The first drive of query-block: its tray is open or not, and this is its file. */
+static void drive_is(struct api_client *c, bool open, const char *file)
+{
+    json_t *block = call(c, "query-block", NULL);
+    const json_t *drive = json_array_get(block, 0);
+    const json_t *inserted = json_object_get(drive, "inserted");
+    assert_int_equal(json_is_true(json_object_get(drive, "tray_open")), open);
+    assert_string_equal(json_string_value(json_object_get(inserted, "file")), file);
+    json_decref(block);
+}
+
+static void test_disc(void **state)
+{
+    struct fixture *f = *state;
+    struct vmtest t;
+    struct sosia_config config;
+    struct sosia_api *api;
+    struct api_client *c;
+    struct err e;
+    char path[80], other[] = "/tmp/sosia-test-XXXXXX";
+    const struct sosia_disk disc = {
+        .path = f->image, .format = "raw", .cdrom = true, .bus = SOSIA_DISK_IDE
+    };
+    int fd = mkstemp(other);
+    assert_true(fd >= 0 && ftruncate(fd, 4096) == 0);
+    close(fd);
+    snprintf(path, sizeof path, "%s.2", f->path);
+    vmtest_config(&t, &config, kernel, "interp");
+    config.disks = &disc;
+    config.disk_count = 1;
+    vmtest_make(&t, &config);
+    assert_int_equal(sosia_api_new(&api, t.vm, NULL, path, NULL), 0);
+    assert_int_equal(api_client_open(&c, path, SECONDS, &e), 0);
+    drive_is(c, false, f->image);
+    json_decref(call(c, "eject", json_pack("{s:s}", "device", "disk0")));
+    drive_is(c, true, f->image);
+    refused(c, "blockdev-change-medium",
+            json_pack("{s:s, s:s}", "id", "disk0", "filename", "/nonexistent/disc"), "nonexistent");
+    json_decref(call(c, "blockdev-change-medium",
+                     json_pack("{s:s, s:s, s:s}", "id", "disk0", "filename", other, "format",
+                               "raw")));
+    drive_is(c, false, other);
+    refused(c, "eject", json_pack("{s:s}", "id", "disk9"), "not found");
+    refused(c, "eject", NULL, "'id' is missing");
+    json_decref(call(c, "blockdev-add", image_node(f, "d1"))); /* the first disc is free again */
+    refused(c, "eject", json_pack("{s:s}", "id", "d1"), "not removable");
+    api_client_close(c);
+    sosia_api_free(api);
+    sosia_vm_free(t.vm);
+    unlink(other);
+}
+
 /* A state is for a machine with the same cards. */
 static void test_state_names_the_card(void **state)
 {
@@ -309,6 +361,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_rude_clients, start, stop),
         cmocka_unit_test_setup_teardown(test_many_clients, start, stop),
         cmocka_unit_test_setup_teardown(test_cards, start, stop),
+        cmocka_unit_test_setup_teardown(test_disc, start, stop),
         cmocka_unit_test_setup_teardown(test_state_names_the_card, start, stop),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -5,6 +5,8 @@
 // LAYERS: dev/pc bus block mem state base
 #include "dev/disks.h"
 
+#include <errno.h>
+
 #include "base/bytes.h"
 #include "dev/pc/ide.h"
 #include "dev/pc/ide_int.h"
@@ -421,6 +423,40 @@ static void test_cd_errors(void **state)
     assert_int_equal(data[18], 6);
 }
 
+/* Another disc: the guest is told once, and reads it. An open tray reads nothing. */
+static void test_disc_change(void **state)
+{
+    struct fix *f = *state;
+    const uint8_t ready[12] = { 0x00 };
+    const uint8_t sense[12] = { 0x03, 0, 0, 0, 18 };
+    const uint8_t lock[12] = { 0x1e, 0, 0, 0, 1 };
+    const uint8_t capacity[12] = { 0x25 };
+    struct ide_drive *cd = &f->ide->channel[1].drive[0];
+    struct disk_image other;
+    uint8_t data[20];
+    disk_image_make(&other, &f->board, 77, IDE_CD_SECTOR);
+    assert_int_equal(ide_drive_open_tray(cd, false), 0);
+    packet(f, ready, 0xfffe, false);
+    assert_int_equal(reg(f, 1, 1) >> 4, 2); /* not ready */
+    ide_drive_change_disc(cd, other.queue);
+    packet(f, ready, 0xfffe, false);
+    assert_int_equal(reg(f, 1, 1) >> 4, 6); /* unit attention */
+    packet(f, sense, 0xfffe, false);
+    data_in(f, 1, data, 18);
+    assert_int_equal(data[2], 6);
+    assert_int_equal(data[12], 0x28);
+    packet(f, ready, 0xfffe, false);
+    assert_int_equal(reg(f, 1, 7), 0x50);
+    packet(f, capacity, 0xfffe, false);
+    data_in(f, 1, data, 8);
+    assert_int_equal(load_be32(data), 76);
+    packet(f, lock, 0xfffe, false);
+    assert_int_equal(ide_drive_open_tray(cd, false), -EBUSY);
+    assert_int_equal(ide_drive_open_tray(cd, true), 0);
+    ide_drive_change_disc(cd, f->image[1].queue);
+    disk_image_fini(&other, &f->board);
+}
+
 /* -- State ------------------------------------------------------------------------------------- */
 static void test_save_in_the_middle(void **state)
 {
@@ -476,7 +512,8 @@ int main(void)
         T(test_chs),        T(test_write),         T(test_bounds),
         T(test_dma),        T(test_dma_errors),    T(test_trim),
         T(test_inquiry),    T(test_no_interrupts), T(test_cd_read),
-        T(test_cd_errors),  T(test_random_traffic), T(test_save_in_the_middle),
+        T(test_cd_errors),  T(test_disc_change),   T(test_random_traffic),
+        T(test_save_in_the_middle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

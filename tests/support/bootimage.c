@@ -158,6 +158,8 @@ struct boot_machine image_machine(unsigned cpus)
         .pm_timer_32bit = true,
         .gpe0_base = 0x60c,
         .gpe0_len = 4,
+        .hotplug_base = 0xae00,
+        .hotplug_gpe = 1,
         .sci_irq = 9,
         .serial_ports = 0xf,
         .pirq_gsi = 16,

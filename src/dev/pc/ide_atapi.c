@@ -42,11 +42,18 @@ enum packet_command {
     READ_CD = 0xbe,
 };
 
-enum sense_key { NO_SENSE = 0, NOT_READY = 2, MEDIUM_ERROR = 3, ILLEGAL_REQUEST = 5 };
+enum sense_key {
+    NO_SENSE = 0,
+    NOT_READY = 2,
+    MEDIUM_ERROR = 3,
+    ILLEGAL_REQUEST = 5,
+    UNIT_ATTENTION = 6
+};
 #define ASC_UNRECOVERED 0x11
 #define ASC_INVALID_COMMAND 0x20
 #define ASC_OUT_OF_RANGE 0x21
 #define ASC_INVALID_FIELD 0x24
+#define ASC_MEDIUM_CHANGED 0x28
 #define ASC_NO_MEDIUM 0x3a
 
 #define CHUNK_SECTORS (IDE_DATA_BYTES / IDE_CD_SECTOR)
@@ -404,9 +411,21 @@ static bool needs_medium(uint8_t command)
     }
 }
 
+void ide_atapi_disc_changed(struct ide_drive *d)
+{
+    d->sense_key = UNIT_ATTENTION;
+    d->sense_code = ASC_MEDIUM_CHANGED;
+    d->sense_qualifier = 0;
+}
+
 static void run_packet(struct ide_drive *d)
 {
     const uint8_t *k = d->packet;
+    /* Until it has been told (MMC-3 4.1.6): whoever asks for the sense has. */
+    if (d->sense_key == UNIT_ATTENTION && k[0] != REQUEST_SENSE && k[0] != INQUIRY) {
+        fail(d, UNIT_ATTENTION, d->sense_code);
+        return;
+    }
     if (needs_medium(k[0]) && !has_medium(d)) {
         fail(d, NOT_READY, ASC_NO_MEDIUM);
         return;

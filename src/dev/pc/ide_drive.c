@@ -3,6 +3,7 @@
  * What all drives have, on whichever controller: the course of a command, its requests to the
  * image, resets and state (ATA-7, INCITS 397).
  */
+#include <errno.h>
 #include <string.h>
 
 #include "dev/pc/ide_int.h"
@@ -149,6 +150,35 @@ void ide_drive_dma(struct ide_drive *d)
     }
 }
 
+/* -- Discs of a CD-ROM drive ------------------------------------------------------------------- */
+static void count_sectors(struct ide_drive *d)
+{
+    unsigned sector = d->kind == IDE_CD ? IDE_CD_SECTOR : IDE_SECTOR;
+    d->sectors = block_size(block_queue_block(d->queue)) / sector;
+}
+
+void ide_drive_change_disc(struct ide_drive *d, struct block_queue *queue)
+{
+    ide_drive_drain(d);
+    d->queue = queue;
+    count_sectors(d);
+    d->lba = 0;
+    d->left = 0;
+    d->ejected = false;
+    ide_atapi_disc_changed(d);
+}
+
+int ide_drive_open_tray(struct ide_drive *d, bool force)
+{
+    if (d->locked && !force) {
+        return -EBUSY;
+    }
+    ide_drive_drain(d);
+    d->left = 0;
+    d->ejected = true;
+    return 0;
+}
+
 /* -- State, set-up ----------------------------------------------------------------------------- */
 const struct state_field ide_drive_state[] = {
     STATE(struct ide_drive, status),
@@ -208,7 +238,6 @@ void ide_drive_init(struct ide_drive *d, const struct ide_drive_config *cfg,
         memcpy(d->serial, cfg->serial, n);
     }
     if (d->queue != NULL) {
-        unsigned sector = d->kind == IDE_CD ? IDE_CD_SECTOR : IDE_SECTOR;
-        d->sectors = block_size(block_queue_block(d->queue)) / sector;
+        count_sectors(d);
     }
 }

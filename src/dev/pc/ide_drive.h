@@ -72,6 +72,11 @@ struct ide_drive {
     void (*then)(struct ide_drive *d, int result);
 };
 
+/* A CD-ROM drive gets another disc, and its tray is closed. What was being read ends. */
+void ide_drive_change_disc(struct ide_drive *d, struct block_queue *queue);
+/* Its tray opens. -EBUSY: the guest has locked it; with force it opens all the same. */
+int ide_drive_open_tray(struct ide_drive *d, bool force);
+
 struct ide_drive_config {
     enum ide_kind kind;
     struct block_queue *queue; /* borrowed; NULL with IDE_CD: no medium */

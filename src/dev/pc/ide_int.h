@@ -90,5 +90,6 @@ void ide_identify_cd(struct ide_drive *d);
 void ide_atapi_command(struct ide_drive *d);
 void ide_atapi_block_done(struct ide_drive *d);
 void ide_atapi_dma(struct ide_drive *d);
+void ide_atapi_disc_changed(struct ide_drive *d);
 
 #endif
