@@ -317,8 +317,9 @@ void sosia_snapshot_config(struct sosia_snapshot *s, struct sosia_config *config
 int sosia_snapshot_keep_disks(struct sosia_snapshot *s, const char *prefix, char *error);
 int sosia_vm_restore(struct sosia_vm *vm, struct sosia_snapshot *s, char *error);
 
-/* What this host can do: the n-th engine from 0 on; -ENOENT after the last. Texts are static or
- * written to text (SOSIA_ERROR_BYTES). */
+/* What this host can do: the n-th engine from 0 on; -ENOENT after the last. Some guest code is run
+ * on it for that, which may take seconds. Texts are static or written to text (SOSIA_ERROR_BYTES).
+ */
 int sosia_engine_info(unsigned n, const char **name, bool *usable, char *text);
 
 /* Messages of the library, process-wide: 0 errors, 1 warnings (default), 2 information, 3 all. */

@@ -85,7 +85,7 @@ static int version_main(void)
     printf("sosia %s\n", sosia_version());
     /* What a build may have or lack is named here. */
     char parts[128];
-    printf("engines: bt, interp; optional parts: %s\n", block_parts(parts, sizeof parts));
+    printf("engines: kvm, bt, interp; optional parts: %s\n", block_parts(parts, sizeof parts));
     printf("displays: %snone\n", sosia_display_built(SOSIA_DISPLAY_VNC) ? "vnc, " : "");
     printf("networks: %stap, passt\n", net_user_built() ? "user, " : "");
     printf("control socket: %s\n", api_built() ? "yes" : "no");

@@ -235,6 +235,8 @@ struct cpu_world {
     uint8_t (*cr8_get)(void *ctx, struct cpu *cpu);
     void (*cr8_set)(void *ctx, struct cpu *cpu, uint8_t tpr);
     uint64_t (*tsc)(void *ctx);     /* guest TSC before per-vCPU offset; same on every vCPU */
+    /* What tsc adds to the host's counter, for guests that read that one. May be NULL. */
+    uint64_t (*tsc_offset)(void *ctx);
     /* The guest wrote its TSC: deadlines are at another time now. May be NULL. */
     void (*tsc_moved)(void *ctx, struct cpu *cpu);
     uint64_t (*wall_ns)(void *ctx); /* CLOCK_REALTIME as the guest should see it */

@@ -89,6 +89,9 @@ enum cpu_poll {
  * table 6-2. Says whether guest code runs on. May unwind (fault during delivery). */
 enum cpu_poll cpu_poll_events(struct cpu *cpu);
 
+/* The part of it that takes INIT and SIPI, for an engine that takes the others its own way. */
+void cpu_startup(struct cpu *cpu);
+
 /* Bring CPU_EV_TRAP up to date after a change of RFLAGS.TF, DR7, int_shadow, pending_dr6,
  * step_armed. */
 void cpu_update_trap(struct cpu *cpu);

@@ -270,7 +270,11 @@ uint32_t cpu_model_signature(const struct cpu_model *m)
 static void level_features(struct cpu_features *f, unsigned level, const struct cpu_features *host)
 {
     memset(f, 0, sizeof *f);
-    set_list(f, always, sizeof always);
+    for (size_t i = 0; i < sizeof always; i++) {
+        if (cpu_has(host, always[i])) {
+            cpu_features_set(f, always[i]);
+        }
+    }
     if (cpu_has(host, F(AMD))) {
         cpu_features_set(f, F(AMD));
     }
@@ -350,8 +354,9 @@ static enum cpu_feature find_feature(const char *name)
     return CPU_FEATURE_NONE;
 }
 
-static int apply_feature(struct cpu_model *m, const char *word, const struct cpu_features *host,
-                         struct cpu_features *asked, struct err *e)
+static int apply_feature(struct cpu_model *m, const char *word,
+                         const struct cpu_features *available, struct cpu_features *asked,
+                         struct err *e)
 {
     if (word[0] != '+' && word[0] != '-') {
         return err_set(e, -EINVAL, "CPU feature '%s' must start with + or -", word);
@@ -368,7 +373,7 @@ static int apply_feature(struct cpu_model *m, const char *word, const struct cpu
         cpu_features_clear(asked, id);
         return 0;
     }
-    if (!cpu_has(host, id) && !in_list(on_request, sizeof on_request, id)) {
+    if (!cpu_has(available, id)) {
         return err_set(e, -ENOTSUP, "CPU feature %s is not available here", word + 1);
     }
     cpu_features_set(&m->features, id);
@@ -386,7 +391,7 @@ static uint64_t xcr0_of(const struct cpu_features *f)
 }
 
 int cpu_model_parse(struct cpu_model *out, const char *spec, unsigned cpus, uint32_t tsc_khz,
-                    struct err *e)
+                    void (*limit)(struct cpu_features *f), struct err *e)
 {
     struct cpu_model m = { .cpus = cpus, .tsc_khz = tsc_khz };
     struct cpu_features host;
@@ -399,12 +404,19 @@ int cpu_model_parse(struct cpu_model *out, const char *spec, unsigned cpus, uint
         return err_set(e, -EINVAL, "CPU model of %zu characters", strlen(spec));
     }
     cpu_model_host_features(&host);
+    struct cpu_features available = host;
+    set_list(&available, on_request, sizeof on_request);
+    if (limit != NULL) {
+        limit(&host);
+        limit(&available);
+        drop_unsupported(&host);
+    }
     identity_of_host(&m);
 
     char *rest = words;
     int r = base_model(&m, strsep(&rest, ","), &host, e);
     while (r == 0 && rest != NULL) {
-        r = apply_feature(&m, strsep(&rest, ","), &host, &asked, e);
+        r = apply_feature(&m, strsep(&rest, ","), &available, &asked, e);
     }
     if (r < 0) {
         return r;

@@ -25,9 +25,11 @@ struct cpu_model {
 };
 
 /* spec: "", "x86-64-v3", "host,-avx2,+pcid", ... A feature that neither the host nor the helpers
- * can do is refused with a message naming it. */
+ * can do is refused with a message naming it. limit: what the engine cannot show guests is taken
+ * away by it before; may be NULL. */
 MUST_CHECK int cpu_model_parse(struct cpu_model *out, const char *spec, unsigned cpus,
-                               uint32_t tsc_khz, struct err *e);
+                               uint32_t tsc_khz, void (*limit)(struct cpu_features *f),
+                               struct err *e);
 /* The spec that makes the same features on any host that can: "x86-64-v1,+avx,...". */
 #define CPU_MODEL_SPEC_MAX 2048u
 void cpu_model_spec(const struct cpu_model *m, char out[CPU_MODEL_SPEC_MAX]);

@@ -46,8 +46,9 @@ static void housekeeping(struct cpu *cpu, uint32_t ev)
 }
 
 /* SDM 3 8.4: INIT puts an AP to wait, a start-up interrupt sets it off at vector << 12. */
-static void startup(struct cpu *cpu, uint32_t ev)
+void cpu_startup(struct cpu *cpu)
 {
+    uint32_t ev = atomic_load_explicit(&cpu->events, memory_order_seq_cst);
     if ((ev & CPU_EV_INIT) && !cpu->in_smm) { /* latched until RSM (SDM 3 32.3.2) */
         cpu_clear_event(cpu, CPU_EV_INIT);
         cpu_init_signal(cpu);
@@ -156,7 +157,7 @@ enum cpu_poll cpu_poll_events(struct cpu *cpu)
         return CPU_POLL_DEBUG;
     }
     if (unlikely(ev & (CPU_EV_INIT | CPU_EV_SIPI))) {
-        startup(cpu, ev);
+        cpu_startup(cpu);
     }
     if (cpu->activity == CPU_SHUTDOWN) {
         return CPU_POLL_SHUTDOWN;

@@ -44,6 +44,8 @@ struct engine_config {
 
 struct engine_probe {
     bool usable;
+    bool slow;   /* it runs guests, but any other engine runs them faster: not for `auto` */
+    bool unsure; /* whether it does is seen only when it is tried */
     char text[256]; /* what is there, or what is missing and how to get it */
 };
 
@@ -57,6 +59,9 @@ struct engine_class {
     void (*probe)(struct engine_probe *out);
     int (*create)(struct engine **out, const struct engine_config *config, struct err *e);
     void (*destroy)(struct engine *en);
+    /* Optional: take away what no guest may be shown under this engine, before a CPU model is made
+     * for it. */
+    void (*limit)(struct cpu_features *f);
     /* [vcpu] Run guest code until one of the exits. */
     enum engine_exit (*run)(struct engine *en, struct cpu *cpu);
     /* [any] Make run() look at cpu->events soon (set before). */

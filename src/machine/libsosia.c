@@ -371,11 +371,8 @@ int sosia_engine_info(unsigned n, const char **name, bool *usable, char *text)
 {
     const struct engine_class *ec = machine_engine(n);
     if (ec != NULL) {
-        struct engine_probe probe = {0};
-        ec->probe(&probe);
         *name = ec->name;
-        *usable = probe.usable;
-        snprintf(text, SOSIA_ERROR_BYTES, "%s", probe.text);
+        *usable = machine_describe_engine(ec, text, SOSIA_ERROR_BYTES);
         return 0;
     }
     return -ENOENT;

@@ -18,7 +18,7 @@
 static int make_cpus(struct machine *m, const struct machine_config *c, struct err *e)
 {
     int r = cpu_model_parse(&m->model, c->cpu_model != NULL ? c->cpu_model : "", c->cpus,
-                            m->time.tsc_khz, e);
+                            m->time.tsc_khz, m->engine_class->limit, e);
     if (r < 0) {
         return r;
     }
@@ -104,13 +104,16 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
     m->pc = xzalloc(sizeof *m->pc);
     bus_lock(m->bus);
     r = pc_init(m->pc, m, c, e);
+    bus_unlock(m->bus);
     if (r == 0) {
-        r = make_engine(m, c, e);
+        r = make_engine(m, c, e); /* it may ask processors' local APICs */
     }
-    if (r == 0) {
-        bus_reset(m->bus);
-        r = c->restoring ? 0 : machine_boot(m, e);
+    if (r < 0) {
+        return r;
     }
+    bus_lock(m->bus);
+    bus_reset(m->bus);
+    r = c->restoring ? 0 : machine_boot(m, e);
     bus_unlock(m->bus);
     if (r == 0) {
         r = machine_threads_start(m, e);

@@ -194,7 +194,13 @@ long machine_info(struct machine *m, const char *topic, char *buf, size_t size);
 
 /* -- engines.c: the n-th engine, NULL after the last. */
 const struct engine_class *machine_engine(unsigned n);
+/* What it is, whether it can be used here, how fast it is; or what is missing. Runs guest code. */
+bool machine_describe_engine(const struct engine_class *cls, char *text, size_t size);
 MUST_CHECK int machine_choose_engine(const struct engine_class **out, const char *name,
                                      struct err *e);
+
+/* -- trial.c: a loop, CPUID and a change of the page tables. e says what went wrong. */
+MUST_CHECK int machine_try_engine(const struct engine_class *cls, double *rounds_per_s,
+                                  struct err *e);
 
 #endif

@@ -116,6 +116,11 @@ void machine_time_set_rate(struct machine_time *t, uint32_t tsc_khz)
     t->tsc_khz = tsc_khz;
 }
 
+uint64_t machine_tsc_offset(const struct machine_time *t)
+{
+    return 0 - atomic_load_explicit(&t->offset, memory_order_relaxed);
+}
+
 void machine_time_set_tsc(struct machine_time *t, uint64_t tsc) { t->stopped_tsc = tsc; }
 
 uint64_t machine_wall_ns(const struct machine_time *t)

@@ -27,6 +27,8 @@ void machine_time_init(struct machine_time *t, struct clock *clock, bool virtual
 void machine_time_stop(struct machine_time *t);
 void machine_time_go(struct machine_time *t);
 uint64_t machine_tsc(const struct machine_time *t);
+/* What to add to the host's counter to have the guest's; right until the next stop. */
+uint64_t machine_tsc_offset(const struct machine_time *t);
 /* The rate that the guest was told elsewhere, while stopped. A host whose counter runs at nearly
  * that rate goes on giving it; else it is counted from the clock. */
 void machine_time_set_rate(struct machine_time *t, uint32_t tsc_khz);

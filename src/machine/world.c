@@ -116,6 +116,12 @@ static uint64_t world_tsc(void *ctx)
     return machine_tsc(&m->time);
 }
 
+static uint64_t world_tsc_offset(void *ctx)
+{
+    struct machine *m = ctx;
+    return machine_tsc_offset(&m->time);
+}
+
 static uint64_t world_wall_ns(void *ctx)
 {
     struct machine *m = ctx;
@@ -164,6 +170,7 @@ void machine_fill_world(struct machine *m)
         .cr8_get = world_cr8_get,
         .cr8_set = world_cr8_set,
         .tsc = world_tsc,
+        .tsc_offset = world_tsc_offset,
         .tsc_moved = world_tsc_moved,
         .wall_ns = world_wall_ns,
         .now_ns = world_now_ns,

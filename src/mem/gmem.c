@@ -117,6 +117,11 @@ static bool lookup(const struct gmem *m, gpa_t gpa, bool or_next, struct gmem_ra
     }
 }
 
+uint32_t gmem_map_version(const struct gmem *m)
+{
+    return atomic_load_explicit(&m->seq, memory_order_acquire);
+}
+
 bool gmem_find(const struct gmem *m, gpa_t gpa, struct gmem_range *out)
 {
     return lookup(m, gpa, false, out);

@@ -89,6 +89,9 @@ void gmem_set_map_hook(struct gmem *m, void (*changed)(void *ctx), void *ctx);
 void gmem_set_code_hook(struct gmem *m, void (*written)(void *ctx, gpa_t gpa, uint64_t len),
                         void *ctx);
 
+/* Changes with every change of the map. */
+uint32_t gmem_map_version(const struct gmem *m);
+
 /* Which range holds gpa; false for a hole. The copy stays valid until the map changes. */
 bool gmem_find(const struct gmem *m, gpa_t gpa, struct gmem_range *out);
 /* The range that holds gpa or the first beyond it; false: none. To walk the whole map. */

@@ -19,7 +19,7 @@
 static bool parse(struct cpu_model *m, const char *spec)
 {
     struct err e = { "" };
-    return cpu_model_parse(m, spec, 4, 2500000, &e) == 0;
+    return cpu_model_parse(m, spec, 4, 2500000, NULL, &e) == 0;
 }
 
 static void levels(void **state)
@@ -67,7 +67,7 @@ static void refused(const char *spec, const char *word)
 {
     struct cpu_model m = { .name = "untouched" };
     struct err e = { "" };
-    assert_true(cpu_model_parse(&m, spec, 1, 1000000, &e) < 0);
+    assert_true(cpu_model_parse(&m, spec, 1, 1000000, NULL, &e) < 0);
     if (strstr(e.msg, word) == NULL) {
         fail_msg("'%s': '%s' does not name '%s'", spec, e.msg, word);
     }
@@ -92,8 +92,8 @@ static void errors(void **state)
     refused(longer, "1999");
     struct cpu_model m;
     struct err e;
-    assert_true(cpu_model_parse(&m, "", 0, 1000000, &e) < 0);
-    assert_true(cpu_model_parse(&m, "", 1, 0, &e) < 0);
+    assert_true(cpu_model_parse(&m, "", 0, 1000000, NULL, &e) < 0);
+    assert_true(cpu_model_parse(&m, "", 1, 0, NULL, &e) < 0);
 }
 
 /* Each feature's bit is set in its leaf exactly when the model has it. */

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the bare-metal kernels of this directory on each software engine.
+"""Runs the bare-metal kernels of this directory on each engine.
 
 One TAP line for each kernel, engine, number of processors and CPU model; a kernel's own failures
 follow as comments. Kernels end through port 0xf4 with status 1; t32_triple ends in a triple fault (status 2).
@@ -20,8 +20,16 @@ SECONDS = 120
 EXPECTED_STATUS = {"t32_triple": 2}
 PROCESSORS = {"t64_smp": [1, 2, 4]}
 MODELS = {"t64_absent": ["x86-64-v1", "x86-64-v2", "x86-64-v3", "host"]}
-# Both run the guest in user mode of the host; others are asked for by name.
-ENGINES = os.environ.get("METAL_ENGINES", "interp bt").split()
+
+
+def hardware():
+    """Is there KVM with VT-x or SVM behind it? Without, it is the kernel's emulator that is tested."""
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
+        flags = f.read().split()
+    return os.access("/dev/kvm", os.R_OK | os.W_OK) and ("vmx" in flags or "svm" in flags)
+
+
+ENGINES = os.environ.get("METAL_ENGINES", "interp bt kvm" if hardware() else "interp bt").split()
 
 
 def run(kernel, engine, cpus, model):

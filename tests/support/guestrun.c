@@ -266,7 +266,7 @@ static int start(struct guestrun *g, struct err *e)
         return r;
     g->ram = gmem_ram_host(g->mem);
     gmem_set_code_hook(g->mem, code_hook, g);
-    r = cpu_model_parse(&g->model, "host", 1, TSC_KHZ, e);
+    r = cpu_model_parse(&g->model, "host", 1, TSC_KHZ, NULL, e);
     if (r < 0)
         return r;
     fill_world(g);

@@ -135,7 +135,8 @@ struct vm *vm_new_config(unsigned cpus, const struct engine_class *cls,
     vm->world = world;
     vm->world.ctx = vm;
     if (gmem_new(&vm->mem, VM_RAM, GIB(3), &e) < 0 ||
-        cpu_model_parse(&vm->model, "host", cpus, 1000000, &e) < 0) {
+        cpu_model_parse(&vm->model, "host", cpus, 1000000, cls != NULL ? cls->limit : NULL,
+                        &e) < 0) {
         die(&e);
     }
     vm->ram = gmem_ram_host(vm->mem);

@@ -253,7 +253,7 @@ struct bt_vcpu {
         uint64_t slide;
     } slides[8]; /* last seen in a piece of the address space: see slide.c */
     struct bt_stats stats;
-    struct insn step_insn;
+    struct insn step_insn; /* for single-step, breakpoints and code that cannot be translated */
     uint8_t scratch[2 * GMEM_PAGE_SIZE];
 };
 
@@ -336,12 +336,6 @@ void bt_intr_undefer(struct cpu *cpu); /* put CPU_EV_INTR back when the guest ca
 void bt_flags_to_cpu(struct cpu *cpu);
 void bt_flags_from_cpu(struct cpu *cpu);
 void bt_fp_save(struct cpu *cpu); /* when it is loaded */
-
-/* step.c: one instruction by its helper, for single-step, breakpoints and code that cannot be
- * translated. */
-void bt_step(struct cpu *cpu);
-/* Linear address of rip, which becomes insn_ip; raises #GP when it is none. */
-uint64_t bt_linear_rip(struct cpu *cpu);
 
 /* stats.c: the engine's verb. */
 size_t bt_stats(struct engine *en, char *buf, size_t size);

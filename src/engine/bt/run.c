@@ -15,6 +15,7 @@
 #include "cpu/except.h"
 #include "cpu/exclusive.h"
 #include "cpu/mmu.h"
+#include "cpu/step.h"
 #include "cpu/stop.h"
 #include "engine/bt/bt.h"
 
@@ -81,7 +82,7 @@ static void reset_cache(struct bt *bt, struct cpu *cpu)
 /* Where rip is, physically; false: not in memory. Raises #PF. */
 static bool locate(struct cpu *cpu, uint32_t mode, struct bt_code_at *at)
 {
-    uint64_t pc = bt_linear_rip(cpu);
+    uint64_t pc = cpu_begin_instruction(cpu);
     at->pc = pc;
     at->mode = mode;
     at->slide = bt_hot(cpu)->slide;
@@ -102,7 +103,7 @@ static bool fetch_split(struct cpu *cpu, struct bt_code_at *at)
     at->split = true;
     at->split_count = (uint8_t)cpu_fetch(cpu, at->pc, at->split_bytes, INSN_MAX_LEN);
     if (at->split_count <= avail)
-        return false; /* bt_step takes the fault */
+        return false; /* cpu_do_instruction takes the fault */
     uint64_t next = (at->pc | (GMEM_PAGE_SIZE - 1)) + 1;
     at->bytes2 = cpu_fetch_page(cpu, cpu->mode == INSN_MODE_64 ? next : (uint32_t)next, &at->gpa2);
     return at->bytes2 != NULL;
@@ -278,10 +279,12 @@ static enum engine_exit run_loop(struct bt *bt, struct cpu *cpu)
         }
         if (unlikely(code == NULL)) {
             exit = BT_EXIT_STATE;
-            if (!stepped && cpu_break_here(cpu))
+            if (!stepped && cpu_break_here(cpu)) {
                 stepped = true; /* it decides whether we stop */
-            else
-                bt_step(cpu);
+            } else {
+                v->stats.steps++;
+                cpu_do_instruction(cpu, &v->step_insn);
+            }
             continue;
         }
         bt_stack_forget(cpu);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * One instruction, fetched and decoded afresh and done by its helper. */
+#include "cpu/step.h"
+
 #include "cpu/access.h"
 #include "cpu/except.h"
 #include "cpu/mmu.h"
-#include "engine/bt/bt.h"
+#include "cpu/sem.h"
 
-uint64_t bt_linear_rip(struct cpu *cpu)
+uint64_t cpu_begin_instruction(struct cpu *cpu)
 {
     cpu->insn_ip = cpu->rip;
     if (cpu->mode == INSN_MODE_64) {
@@ -29,13 +31,11 @@ static _Noreturn void raise_cut_off(struct cpu *cpu, uint64_t va, unsigned n, un
     cpu_raise_error(cpu, EXC_GP, 0);
 }
 
-void bt_step(struct cpu *cpu)
+void cpu_do_instruction(struct cpu *cpu, struct insn *in)
 {
-    struct bt_vcpu *v = cpu->engine;
-    struct insn *in = &v->step_insn;
     uint8_t bytes[INSN_MAX_LEN];
     bool wide = cpu->mode == INSN_MODE_64;
-    uint64_t va = bt_linear_rip(cpu);
+    uint64_t va = cpu_begin_instruction(cpu);
     unsigned want = INSN_MAX_LEN;
     if (!wide && cpu->seg[SEG_CS].limit - cpu->rip < want - 1)
         want = (unsigned)(cpu->seg[SEG_CS].limit - cpu->rip) + 1;
@@ -50,7 +50,6 @@ void bt_step(struct cpu *cpu)
         cpu_raise(cpu, EXC_UD);
     uint64_t next = cpu->rip + in->len;
     cpu->rip = wide ? next : cpu->mode == INSN_MODE_32 ? (uint32_t)next : (uint16_t)next;
-    v->stats.steps++;
     sem_table[in->op](cpu, in);
     cpu->icount++;
 }
