@@ -437,7 +437,9 @@ int cpu_model_parse(struct cpu_model *out, const char *spec, unsigned cpus, uint
 void cpu_model_spec(const struct cpu_model *m, char out[CPU_MODEL_SPEC_MAX])
 {
     struct cpu_features base;
-    level_features(&base, 1, &m->features); /* whose vendor, not the host's, is the base's */
+    struct cpu_features full = m->features; /* whose vendor, not the host's, is the base's */
+    set_list(&full, always, sizeof always);
+    level_features(&base, 1, &full);
     size_t len = (size_t)snprintf(out, CPU_MODEL_SPEC_MAX, "x86-64-v1");
     for (unsigned i = 1; i < CPU_FEATURE_COUNT; i++) {
         if (cpu_has(&base, i) != cpu_has(&m->features, i) && len < CPU_MODEL_SPEC_MAX) {
