@@ -20,24 +20,9 @@
 #include "dev/pc/port61.h"
 #include "dev/pc/port92.h"
 #include "dev/pc/uart16550.h"
+#include "program.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* The program: reads past its end give 0. */
-struct program {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint64_t take(struct program *p, unsigned bytes)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < bytes && p->left > 0; i++) {
-        v |= (uint64_t)*p->at++ << 8 * i;
-        p->left--;
-    }
-    return v;
-}
 
 struct range {
     uint64_t base;
@@ -52,86 +37,6 @@ struct rig_kind {
     void (*poke)(void *rig, struct program *p);
     void (*unmake)(void *rig);
 };
-
-/* -- States ------------------------------------------------------------------------------------ */
-/* Save, reset, load, save: nothing changes. */
-static void roundtrip(struct dev_rig *r)
-{
-    struct err e = { "" };
-    struct state_out *a = state_out_new();
-    struct state_out *b = state_out_new();
-    struct state_in *in;
-    size_t len[2];
-    bus_save(r->bus, a);
-    const uint8_t *first = state_out_data(a, &len[0]);
-    bus_reset(r->bus);
-    if (state_in_new(&in, first, len[0], &e) < 0 || bus_load(r->bus, in, &e) < 0) {
-        fprintf(stderr, "own state refused: %s\n", e.msg);
-        abort();
-    }
-    state_in_free(in);
-    bus_save(r->bus, b);
-    const uint8_t *second = state_out_data(b, &len[1]);
-    if (len[0] != len[1] || memcmp(first, second, len[0]) != 0) {
-        fprintf(stderr, "state changed by save and load\n");
-        abort();
-    }
-    state_out_free(a);
-    state_out_free(b);
-}
-
-/* One scalar is 0 or 1, or nearly what it was: else a table with checks is never passed. */
-static void twist(const struct state_field *table, uint8_t *obj, struct program *p)
-{
-    for (const struct state_field *f = table; f->type != STATE_T_END; f++) {
-        for (uint32_t i = 0; i < f->count; i++) {
-            uint8_t *at = obj + f->offset + (size_t)i * f->elem_size;
-            if (f->type == STATE_T_STRUCT) {
-                twist(f->sub, at, p);
-                continue;
-            }
-            uint8_t how = (uint8_t)take(p, 1);
-            if (how < 0xe0) {
-                continue;
-            }
-            if (f->type == STATE_T_BOOL) {
-                *at = how & 1;
-            } else {
-                at[how % f->elem_size] = (uint8_t)take(p, 1);
-            }
-        }
-    }
-}
-
-static void load_any(struct dev_rig *r, struct program *p)
-{
-    struct err e;
-    struct state_out *out = state_out_new();
-    struct state_in *in;
-    size_t len;
-    for (struct dev *d = bus_first_dev(r->bus); d != NULL; d = d->next) {
-        if (d->cls->state == NULL) {
-            continue;
-        }
-        if (d->cls->pre_save != NULL) {
-            d->cls->pre_save(d);
-        }
-        uint8_t *copy = malloc(d->cls->size);
-        memcpy(copy, d, d->cls->size);
-        twist(d->cls->state, copy, p);
-        state_save(out, d->name, d->cls->version, d->cls->state, copy);
-        free(copy);
-    }
-    const uint8_t *data = state_out_data(out, &len);
-    if (state_in_new(&in, data, len, &e) < 0) {
-        abort();
-    }
-    if (bus_load(r->bus, in, &e) < 0) {
-        bus_reset(r->bus);
-    }
-    state_in_free(in);
-    state_out_free(out);
-}
 
 /* -- The driver -------------------------------------------------------------------------------- */
 static uint64_t pick(const struct range *range, unsigned count, struct program *p)
