@@ -187,6 +187,104 @@ static void test_text(void **state)
     assert_int_equal(row[-1], grey(0));
 }
 
+static void put_text(struct fix *f, unsigned cell, uint8_t c, uint8_t colours)
+{
+    mem(f, 0xb8000 + 2 * cell, c);
+    mem(f, 0xb8000 + 2 * cell + 1, colours);
+}
+
+static uint32_t pixel(struct fix *f, unsigned x, unsigned y)
+{
+    assert_in_range(x, 0, f->shot.width - 1);
+    assert_in_range(y, 0, f->shot.height - 1);
+    return f->shot.pixels[y * f->shot.width + x];
+}
+
+/* Line 3 of an A is 0x81. */
+static void test_text_moves(void **state)
+{
+    struct fix *f = *state;
+    text_mode(f);
+    put_text(f, 0, 'A', 0x1e);
+    put_text(f, 81, 'A', 0x1e);
+    put_text(f, 80, ' ', 0x20);
+    attr(f, 0x13, 3); /* three pixels to the left */
+    dev_out8(&f->rig, 0x3c0, 0x20);
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(pixel(f, 5, 19), grey(14));
+    assert_int_equal(pixel(f, 12, 19), grey(14));
+    assert_int_equal(pixel(f, 4, 19), grey(2));
+    attr(f, 0x13, 0);
+    crtc(f, 8, 0x25); /* five lines up, a character to the left */
+    dev_out8(&f->rig, 0x3c0, 0x20);
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(pixel(f, 0, 14), grey(14));
+    crtc(f, 8, 0);
+    crtc(f, 0xd, 80);   /* from the second row on, and the first one again below */
+    crtc(f, 0x18, 200); /* line 200, neither bit 8 nor 9 */
+    crtc(f, 7, 0x0f);
+    crtc(f, 9, 0x0f);
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(pixel(f, 8, 3), grey(14));
+    assert_int_equal(pixel(f, 0, 201 + 3), grey(14));
+    assert_int_equal(pixel(f, 1, 201 + 3), grey(1));
+    attr(f, 0x13, 1);
+    dev_out8(&f->rig, 0x3c0, 0x20);
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(pixel(f, 7, 3), grey(14));
+    assert_int_equal(pixel(f, 6, 201 + 3), grey(14)); /* it moves, too */
+    attr(f, 0x10, 0x20);
+    dev_out8(&f->rig, 0x3c0, 0x20);
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(pixel(f, 7, 3), grey(14));
+    assert_int_equal(pixel(f, 7, 201 + 3), grey(14)); /* or stays */
+}
+
+static void test_text_dots(void **state)
+{
+    struct fix *f = *state;
+    text_mode(f);
+    put_text(f, 0, 'A', 0x9e);
+    put_text(f, 1, ' ', 0x07);
+    put_text(f, 2, ' ', 0x01);
+    crtc(f, 0x14, 12); /* underline */
+    crtc(f, 0xa, 14);
+    crtc(f, 0xb, 15);
+    crtc(f, 0xf, 1);
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(pixel(f, 0, 3), grey(14));
+    assert_int_equal(pixel(f, 1, 3), grey(9)); /* bright paper, not blinking */
+    assert_int_equal(pixel(f, 8, 13), grey(0));
+    assert_int_equal(pixel(f, 8, 14), grey(7));
+    assert_int_equal(pixel(f, 16, 12), grey(1));
+    assert_int_equal(pixel(f, 16, 11), grey(0));
+    attr(f, 0x10, 0x08);
+    dev_out8(&f->rig, 0x3c0, 0x20);
+    dev_step(&f->rig, 120000000); /* eight frames: no cursor, */
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(pixel(f, 8, 14), grey(0));
+    assert_int_equal(pixel(f, 0, 3), grey(14));
+    assert_int_equal(pixel(f, 1, 3), grey(1));
+    dev_step(&f->rig, 120000000); /* sixteen: nothing that blinks */
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(pixel(f, 8, 14), grey(7));
+    assert_int_equal(pixel(f, 0, 3), grey(1));
+    /* Nine dots, of which 8 counts as none; the ninth is a copy for line drawings alone. */
+    attr(f, 0x10, 0x04);
+    attr(f, 0x13, 8);
+    dev_out8(&f->rig, 0x3c0, 0x20);
+    seq(f, 1, 0);
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(f->shot.width, 720);
+    assert_int_equal(pixel(f, 7, 3), grey(14));
+    assert_int_equal(pixel(f, 8, 3), grey(9));
+    assert_int_equal(pixel(f, 9, 14), grey(7));
+    attr(f, 0x13, 0);
+    dev_out8(&f->rig, 0x3c0, 0x20);
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(pixel(f, 6, 3), grey(14));
+}
+
 static void test_write_modes(void **state)
 {
     struct fix *f = *state;
@@ -248,6 +346,18 @@ static void test_256_colours(void **state)
     mem(f, 0xa0000 + 10, 44);
     vga_render(f->vga, &f->shot);
     assert_int_equal(f->shot.pixels[42], grey(44));
+    attr(f, 0x13, 4); /* two pixels */
+    dev_out8(&f->rig, 0x3c0, 0x20);
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(f->shot.pixels[40], grey(44));
+    crtc(f, 0xd, 80 * 2 + 1); /* two lines and four pixels on; the picture again below line 99 */
+    crtc(f, 7, 0x0f);
+    crtc(f, 9, 0x01);
+    crtc(f, 0x18, 199);
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(f->shot.pixels[5 * 320 - 1], grey(33));
+    assert_int_equal(f->shot.pixels[100 * 320 + 40], grey(44));
+    assert_int_equal(f->shot.pixels[107 * 320 + 3], grey(33));
 }
 
 static void test_16_colours(void **state)
@@ -270,6 +380,10 @@ static void test_16_colours(void **state)
     assert_int_equal(f->shot.height, 480);
     assert_int_equal(f->shot.pixels[2 * 640 + 7], grey(9));
     assert_int_equal(f->shot.pixels[2 * 640 + 6], grey(0));
+    attr(f, 0x13, 7);
+    dev_out8(&f->rig, 0x3c0, 0x20);
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(f->shot.pixels[2 * 640], grey(9));
 }
 
 static void test_vbe(void **state)
@@ -354,8 +468,9 @@ static void test_random_traffic(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_registers),  T(test_text), T(test_write_modes), T(test_256_colours),
-        T(test_16_colours), T(test_vbe),  T(test_png),         T(test_random_traffic),
+        T(test_registers),   T(test_text),        T(test_text_moves), T(test_text_dots),
+        T(test_write_modes), T(test_256_colours), T(test_16_colours), T(test_vbe),
+        T(test_png),         T(test_random_traffic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,10 +11,17 @@
 #include "dev/pc/vga.h"
 
 enum gfx_reg { GFX_MODE = 5, GFX_MISC = 6 };
-enum attr_reg { ATTR_MODE = 0x10, ATTR_PLANES = 0x12, ATTR_COLOUR_SELECT = 0x14 };
+enum attr_reg {
+    ATTR_MODE = 0x10,
+    ATTR_PLANES = 0x12,
+    ATTR_PANNING = 0x13,
+    ATTR_COLOUR_SELECT = 0x14,
+};
+enum attr_mode { MODE_LINES = 0x04, MODE_BLINK = 0x08, MODE_SPLIT_STAYS = 0x20 };
 enum crtc_reg {
     CRTC_COLUMNS = 1,
     CRTC_OVERFLOW = 7,
+    CRTC_PRESET_ROW = 8,
     CRTC_ROW_SCANS = 9,
     CRTC_CURSOR_START = 0xa,
     CRTC_CURSOR_END = 0xb,
@@ -22,6 +29,7 @@ enum crtc_reg {
     CRTC_CURSOR = 0xe,
     CRTC_LAST_LINE = 0x12,
     CRTC_OFFSET = 0x13,
+    CRTC_UNDERLINE = 0x14,
     CRTC_MODE = 0x17,
     CRTC_COMPARE = 0x18,
 };
@@ -29,6 +37,9 @@ enum crtc_reg {
 #define BLANK_WIDTH 640u
 #define BLANK_HEIGHT 400u
 #define FONT_HEIGHT 32u /* bytes of a character in plane 2 */
+#define FRAME_NS 14268000u
+#define CURSOR_FRAMES 8u /* that it is seen, and then not */
+#define BLINK_FRAMES 16u
 
 /* -- Registers --------------------------------------------------------------------------------- */
 static unsigned lines_of(const struct vga *v)
@@ -43,9 +54,49 @@ static unsigned compare_line(const struct vga *v)
            (v->crtc[CRTC_ROW_SCANS] & 0x40u) << 3;
 }
 
+/* Byte panning moves it by whole cells. */
 static uint32_t start_of(const struct vga *v)
 {
-    return (uint32_t)v->crtc[CRTC_START] << 8 | v->crtc[CRTC_START + 1];
+    return ((uint32_t)v->crtc[CRTC_START] << 8 | v->crtc[CRTC_START + 1]) +
+           (v->crtc[CRTC_PRESET_ROW] >> 5 & 3);
+}
+
+/* Lines of the frame for one of memory. */
+static unsigned doubling(const struct vga *v) { return v->crtc[CRTC_ROW_SCANS] & 0x80 ? 2 : 1; }
+
+/* Below the split the picture begins anew, at address 0: true, and *y counts from there. scans: of
+ * the frame for one y. */
+static bool below_split(const struct vga *v, unsigned scans, unsigned *y)
+{
+    unsigned split = (compare_line(v) + scans) / scans;
+    bool below = *y >= split;
+    *y -= below ? split : 0;
+    return below;
+}
+
+enum dots { DOTS_8, DOTS_9, DOTS_256_COLOURS };
+
+/* By how many pixels the picture is moved to the left. */
+static unsigned panning(const struct vga *v, enum dots dots, bool below)
+{
+    unsigned n = v->attr[ATTR_PANNING] & 15;
+    if (below && (v->attr[ATTR_MODE] & MODE_SPLIT_STAYS)) {
+        return 0;
+    }
+    switch (dots) {
+    case DOTS_9:
+        return n < 8 ? n + 1 : 0;
+    case DOTS_256_COLOURS:
+        return (n & 7) / 2;
+    default:
+        return n & 7;
+    }
+}
+
+/* Frames on and off in turn, on to begin with. */
+static bool blink_on(const struct vga *v, unsigned frames)
+{
+    return clock_now_ns(v->clock) / ((uint64_t)FRAME_NS * frames) % 2 == 0;
 }
 
 /* Addresses from one row of characters, or line, to the next. */
@@ -92,7 +143,7 @@ static bool text_of(const struct vga *v, struct text *t)
 {
     t->columns = v->crtc[CRTC_COLUMNS] + 1u;
     t->height = (v->crtc[CRTC_ROW_SCANS] & 0x1fu) + 1;
-    t->rows = lines_of(v) / t->height;
+    t->rows = lines_of(v) / (t->height * doubling(v));
     t->width = v->seq[1] & 1 ? 8 : 9;
     t->start = start_of(v);
     t->offset = row_offset(v);
@@ -126,29 +177,50 @@ static bool cursor_on(const struct vga *v, unsigned row)
     return !(v->crtc[CRTC_CURSOR_START] & 0x20) && row >= first && row <= last;
 }
 
+/* One row of a character's pixels, the leftmost in bit 8. */
+static unsigned dots_of(const struct vga *v, const uint8_t *cell, unsigned scan, bool cursor)
+{
+    unsigned bits = glyph_row(v, cell, scan);
+    bool underlined = (cell[1] & 7) == 1 && scan == (v->crtc[CRTC_UNDERLINE] & 0x1fu);
+    if (cursor || underlined) {
+        return 0x1ff;
+    }
+    /* The ninth column repeats the eighth in 0xc0..0xdf. */
+    bool ninth = (v->attr[ATTR_MODE] & MODE_LINES) && cell[0] >= 0xc0 && cell[0] <= 0xdf;
+    return bits << 1 | (ninth ? bits & 1 : 0);
+}
+
 static void render_text(const struct vga *v, const struct text *t, struct surface *s)
 {
     uint32_t palette[16];
     palette16(v, palette);
-    bool blinks = v->attr[ATTR_MODE] & 0x08;
-    bool lines = v->attr[ATTR_MODE] & 0x04; /* the ninth column repeats the eighth in 0xc0..0xdf */
+    bool blinks = v->attr[ATTR_MODE] & MODE_BLINK;
+    bool hidden = blinks && !blink_on(v, BLINK_FRAMES);
+    bool cursor_lit = blink_on(v, CURSOR_FRAMES);
     uint32_t cursor = (uint32_t)v->crtc[CRTC_CURSOR] << 8 | v->crtc[CRTC_CURSOR + 1];
     for (unsigned y = 0; y < s->height; y++) {
-        unsigned row = y / t->height, scan = y % t->height;
+        unsigned line = y;
+        bool below = below_split(v, doubling(v), &line);
+        line += below ? 0 : v->crtc[CRTC_PRESET_ROW] & 0x1fu;
+        unsigned row = line / t->height, scan = line % t->height;
+        struct text part = *t;
+        part.start = below ? 0 : t->start;
+        bool cursor_here = cursor_lit && cursor_on(v, scan);
+        unsigned pan = panning(v, t->width == 9 ? DOTS_9 : DOTS_8, below);
         uint32_t *out = s->pixels + (size_t)y * s->width;
-        for (unsigned x = 0; x < t->columns && (x + 1) * t->width <= s->width; x++) {
-            const uint8_t *cell = cell_at(v, t, x, row);
-            uint32_t ink = palette[cell[1] & 15];
-            uint32_t paper = palette[cell[1] >> 4 & (blinks ? 7 : 15)];
-            unsigned bits = glyph_row(v, cell, scan);
-            bool ninth = lines && cell[0] >= 0xc0 && cell[0] <= 0xdf && (bits & 1);
-            if (((t->start + row * t->offset + x) & 0xffff) == cursor && cursor_on(v, scan)) {
-                bits = 0xff;
+        uint32_t ink = 0, paper = 0;
+        unsigned dots = 0;
+        for (unsigned x = 0; x < s->width; x++) {
+            unsigned column = (x + pan) / t->width, i = (x + pan) % t->width;
+            if (i == 0 || x == 0) {
+                const uint8_t *cell = cell_at(v, &part, column, row);
+                uint32_t address = (part.start + row * t->offset + column) & 0xffff;
+                ink = palette[cell[1] & 15];
+                paper = palette[cell[1] >> 4 & (blinks ? 7 : 15)];
+                ink = hidden && (cell[1] & 0x80) ? paper : ink;
+                dots = dots_of(v, cell, scan, cursor_here && address == cursor);
             }
-            for (unsigned i = 0; i < t->width; i++) {
-                bool on = i < 8 ? (bits << i & 0x80) != 0 : ninth;
-                *out++ = on ? ink : paper;
-            }
+            out[x] = dots << i & 0x100 ? ink : paper;
         }
     }
 }
@@ -195,13 +267,12 @@ static void picture_of(const struct vga *v, struct picture *p)
 {
     unsigned cells = v->crtc[CRTC_COLUMNS] + 1u;
     unsigned row_scans = (v->crtc[CRTC_ROW_SCANS] & 0x1fu) + 1;
-    unsigned doubled = v->crtc[CRTC_ROW_SCANS] & 0x80 ? 2 : 1;
     bool interleaved = (v->crtc[CRTC_MODE] & 3) != 3; /* CGA, Hercules: lines in banks */
     p->format = v->gfx[GFX_MODE] & 0x40   ? BYTES_256
                 : v->gfx[GFX_MODE] & 0x20 ? CGA_4
                                           : PLANAR_16;
     p->width = p->format == BYTES_256 ? cells * 4 : cells * 8;
-    p->scans = interleaved ? doubled : doubled * row_scans;
+    p->scans = doubling(v) * (interleaved ? 1 : row_scans);
     p->height = lines_of(v) / p->scans;
     p->height = p->height != 0 ? p->height : 1;
     if (p->format == BYTES_256) {
@@ -213,16 +284,11 @@ static void picture_of(const struct vga *v, struct picture *p)
     }
 }
 
-/* Address of the first cell of line y, with the row scan counter where the CRTC puts it. */
-static uint32_t line_address(const struct vga *v, const struct picture *p, unsigned y)
+/* Address of the first cell of line y from start, with the row scan counter where the CRTC puts
+ * it. */
+static uint32_t line_address(const struct vga *v, uint32_t start, unsigned y)
 {
-    unsigned split = compare_line(v) + 1;
     unsigned row_scans = (v->crtc[CRTC_ROW_SCANS] & 0x1fu) + 1;
-    uint32_t start = start_of(v);
-    if (y * p->scans >= split) { /* below the split the picture begins at 0 */
-        y -= split / p->scans;
-        start = 0;
-    }
     if ((v->crtc[CRTC_MODE] & 3) == 3) {
         return start + y * row_offset(v);
     }
@@ -238,42 +304,48 @@ static uint32_t line_address(const struct vga *v, const struct picture *p, unsig
     return at;
 }
 
-static void planar_line(const struct vga *v, const struct picture *p, uint32_t at, uint32_t *out)
+/* pan: the first pixel of the line that is seen. */
+static void planar_line(const struct vga *v, const struct picture *p, uint32_t at, unsigned pan,
+                        uint32_t *out)
 {
     unsigned planes = v->attr[ATTR_PLANES] & 15;
-    for (unsigned x = 0; x < p->width; x++) {
+    for (unsigned x = pan; x < p->width + pan; x++) {
         const uint8_t *b = vga_ram(v) + 4 * (size_t)((at + x / 8) & 0x3fffff);
         unsigned shift = 7 - x % 8;
         unsigned c = (b[0] >> shift & 1) | (b[1] >> shift & 1) << 1 | (b[2] >> shift & 1) << 2 |
                      (b[3] >> shift & 1) << 3;
-        out[x] = p->palette[c & planes];
+        out[x - pan] = p->palette[c & planes];
     }
 }
 
 /* Two bits a pixel, from planes 0 and 1 in turn; planes 2 and 3 are the higher two. */
-static void cga_line(const struct vga *v, const struct picture *p, uint32_t at, uint32_t *out)
+static void cga_line(const struct vga *v, const struct picture *p, uint32_t at, unsigned pan,
+                     uint32_t *out)
 {
     unsigned planes = v->attr[ATTR_PLANES] & 15;
-    for (unsigned x = 0; x < p->width; x++) {
+    for (unsigned x = pan; x < p->width + pan; x++) {
         const uint8_t *b = vga_ram(v) + 4 * (size_t)((at + x / 8) & 0x3fffff);
         unsigned odd = x / 4 % 2, shift = 6 - 2 * (x % 4);
         unsigned c = (b[odd] >> shift & 3) | (b[odd + 2] >> shift & 3) << 2;
-        out[x] = p->palette[c & planes];
+        out[x - pan] = p->palette[c & planes];
     }
 }
 
 static void render_graphics(const struct vga *v, const struct picture *p, struct surface *s)
 {
     for (unsigned y = 0; y < s->height; y++) {
-        uint32_t at = line_address(v, p, y);
+        unsigned line = y;
+        bool below = below_split(v, p->scans, &line);
+        uint32_t at = line_address(v, below ? 0 : start_of(v), line);
+        unsigned pan = panning(v, p->format == BYTES_256 ? DOTS_256_COLOURS : DOTS_8, below);
         uint32_t *out = s->pixels + (size_t)y * s->width;
         if (p->format == PLANAR_16) {
-            planar_line(v, p, at, out);
+            planar_line(v, p, at, pan, out);
         } else if (p->format == CGA_4) {
-            cga_line(v, p, at, out);
+            cga_line(v, p, at, pan, out);
         } else {
             for (unsigned x = 0; x < p->width; x++) {
-                out[x] = p->palette[vga_ram(v)[(4 * (size_t)at + x) % VGA_RAM_BYTES]];
+                out[x] = p->palette[vga_ram(v)[(4 * (size_t)at + pan + x) % VGA_RAM_BYTES]];
             }
         }
     }
@@ -305,7 +377,7 @@ static void render_vbe(const struct vga *v, struct surface *s)
         uint64_t line = y + v->vbe[VBE_Y_OFFSET];
         if (bpp == 4) {
             uint64_t at = line * (v->vbe[VBE_VIRT_WIDTH] / 8u) + v->vbe[VBE_X_OFFSET] / 8u;
-            planar_line(v, &p, (uint32_t)at, out);
+            planar_line(v, &p, (uint32_t)at, 0, out);
             continue;
         }
         for (unsigned x = 0; x < s->width; x++) {
