@@ -38,8 +38,10 @@ static int query_target(struct api_call *c)
 
 static int query_kvm(struct api_call *c)
 {
-    bool kvm = strcmp(c->machine->engine_class->name, "kvm") == 0;
-    c->result = json_pack("{s:b, s:b}", "enabled", kvm, "present", kvm);
+    bool enabled = strcmp(c->machine->engine_class->name, "kvm") == 0;
+    struct engine_probe probe = { 0 };
+    kvm_engine.probe(&probe);
+    c->result = json_pack("{s:b, s:b}", "enabled", enabled, "present", probe.usable);
     return 0;
 }
 

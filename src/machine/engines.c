@@ -40,12 +40,12 @@ bool machine_describe_engine(const struct engine_class *cls, char *text, size_t 
     return true;
 }
 
-/* Is it one that `auto` takes? why: what it lacks. */
+/* Is it one that `auto` takes? why: what it is, or lacks. */
 static bool good_for_auto(const struct engine_class *cls, const struct engine_probe *probe,
                           struct err *why)
 {
     double rounds = 0;
-    err_set(why, 0, "%s", probe->text);
+    snprintf(why->msg, sizeof why->msg, "%s", probe->text);
     if (!probe->usable || probe->slow) {
         return false;
     }
@@ -55,7 +55,8 @@ static bool good_for_auto(const struct engine_class *cls, const struct engine_pr
     if (machine_try_engine(cls, &rounds, why) < 0) {
         return false;
     }
-    err_set(why, 0, "%s; %.2f million rounds of a loop a second", probe->text, rounds / 1e6);
+    snprintf(why->msg, sizeof why->msg, "%s; %.2f million rounds of a loop a second", probe->text,
+             rounds / 1e6);
     return rounds >= AUTO_LEAST_ROUNDS;
 }
 

@@ -86,10 +86,10 @@ static void errors(void **state)
     refused("x86-64-v2,-sse2", "sse2");
     refused("x86-64-v2,-xsave,+xsaves", "xsaves");
     refused("x86-64-v2,+avx512f", "avx512f");
-    char longer[2000];
+    char longer[CPU_MODEL_SPEC_MAX + 952];
     memset(longer, 'a', sizeof longer - 1);
     longer[sizeof longer - 1] = 0;
-    refused(longer, "1999");
+    refused(longer, "2999");
     struct cpu_model m;
     struct err e;
     assert_true(cpu_model_parse(&m, "", 0, 1000000, NULL, &e) < 0);

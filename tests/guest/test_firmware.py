@@ -80,6 +80,18 @@ def buses(tap, work):
         tap.ok(status == 1 and "read by int" in out, f"SeaBIOS boots from {bus}", status, out, err)
 
 
+def kvm(tap):
+    """On a host without VT-x and SVM the kernel interprets, and takes its time."""
+    name = "SeaBIOS on kvm finds nothing to boot"
+    usable = re.search(r"^kvm +(yes|no) +(.*)", g.run("engines", timeout=120)[1], re.M)
+    if not usable or usable.group(1) == "no":
+        tap.skip(name, usable.group(2) if usable else "no kvm engine")
+        return
+    t = g.Terminal(g.SOSIA, "run", "-e", "kvm", "--firmware", "bios")
+    tap.ok(bool(t.expect("No bootable device", 300)), name, t.all)
+    t.end()
+
+
 def grub(tap, work):
     rd = g.initrd(os.path.join(work, "rd.gz"))
     iso = g.grub_iso(os.path.join(work, "cd.iso"), "echo GRUB runs\nlinux /boot/vmlinuz console=ttyS0 "
@@ -132,6 +144,7 @@ def main():
     tap = g.Tap()
     with tempfile.TemporaryDirectory() as work:
         bios(tap, work)
+        kvm(tap)
         buses(tap, work)
         grub(tap, work)
         uefi(tap, work)
