@@ -30,7 +30,7 @@ static struct machine *make(void)
     char path[] = "/tmp/fuzz-gdb-XXXXXX";
     char error[SOSIA_ERROR_BYTES];
     struct sosia_config c;
-    struct sosia_vm *vm = NULL;
+    static struct sosia_vm *vm; /* lives as long as we do */
     image[8] = 0xf4f4f4f4;
     int fd = mkstemp(path);
     assert(fd >= 0 && write(fd, image, sizeof image) == (ssize_t)sizeof image);

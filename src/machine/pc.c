@@ -57,6 +57,9 @@ static uint64_t cpu_tsc(void *ctx)
 static void isa_out(void *ctx, int n, int level)
 {
     struct pc *p = ctx;
+    if (n == 2) {
+        return; /* the cascade of the 8259s; the I/O APIC's input 2 is the timer's */
+    }
     struct irq pic = pic_irq(&p->pic, n);
     struct irq ioapic = ioapic_irq(&p->ioapic, n == 0 ? 2 : n);
     irq_set(&pic, level);

@@ -101,6 +101,58 @@ static void test_across_engines(void **state)
     save_load_save("bt", "bt", 1);
 }
 
+/* Through firmware: chips that a kernel of our own never touches, shadowed ROM, a disk. Saved when
+ * SeaBIOS has said its name, and again in the boot sector, which says '~' and echoes. */
+static void test_firmware(void **state)
+{
+    (void)state;
+    static const uint8_t echo[] = {
+        0xfa,                                           /* cli: SeaBIOS would take what comes */
+        0xba, 0xf8, 0x03, 0xb0, 0x7e, 0xee,             /* mov dx, 0x3f8; mov al, '~'; out dx, al */
+        0xba, 0xfd, 0x03, 0xec, 0xa8, 0x01, 0x74, 0xf8, /* 1: mov dx, 0x3fd; in; test al, 1; jz */
+        0xba, 0xf8, 0x03, 0xec, 0xee, 0xeb, 0xf1,       /* mov dx, 0x3f8; in; out; jmp 1b */
+    };
+    static struct vmtest a, b, c;
+    struct vmtest *vm[] = { &a, &b, &c };
+    uint8_t sector[512] = { [510] = 0x55, [511] = 0xaa };
+    char image[] = "/tmp/sosia-test-XXXXXX";
+    char error[SOSIA_ERROR_BYTES] = "";
+    const struct sosia_disk disk = { .path = image, .readonly = true, .bus = SOSIA_DISK_IDE };
+    memcpy(sector, echo, sizeof echo);
+    int fd = mkstemp(image);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, sector, sizeof sector), sizeof sector);
+    assert_int_equal(ftruncate(fd, 1 << 20), 0);
+    close(fd);
+    for (unsigned i = 0; i < 3; i++) {
+        struct sosia_config config;
+        vmtest_config(vm[i], &config, NULL, i == 1 ? "interp" : "bt");
+        config.firmware = "bios";
+        config.disks = &disk;
+        config.disk_count = 1;
+        if (sosia_vm_new(&vm[i]->vm, &config, error) < 0) {
+            print_message("%s\n", error);
+            unlink(image);
+            skip(); /* no SeaBIOS here */
+        }
+    }
+    unlink(image);
+    sosia_vm_start(a.vm);
+    assert_true(vmtest_shows(&a, 0, "SeaBIOS", 120));
+    sosia_vm_pause(a.vm);
+    save_and_copy(&a, &b);
+    sosia_vm_start(b.vm);
+    assert_true(vmtest_shows(&b, 0, "~", 120));
+    sosia_vm_pause(b.vm);
+    save_and_copy(&b, &c);
+    sosia_vm_start(c.vm);
+    vmtest_send(&c, "on");
+    assert_true(vmtest_shows(&c, 0, "on", 60));
+    for (unsigned i = 0; i < 3; i++) {
+        sosia_vm_free(vm[i]->vm);
+    }
+}
+
 static void test_bad_streams(void **state)
 {
     (void)state;
@@ -148,6 +200,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_interp),
         cmocka_unit_test(test_across_engines),
+        cmocka_unit_test(test_firmware),
         cmocka_unit_test(test_bad_streams),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What people boot first: Debian's installer to its language screen, GRUB's rescue prompt, iPXE to a lease on each
+network card, Xen with a stock kernel as its first domain to a shell. Logs and screens are kept in BUILD/guests/seen."""
+import os
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
+import guest as g
+
+SEEN = os.path.join(g.GUESTS, "seen")
+PROMPT = r"# (\x1b\[6n)?$"
+
+
+def keep(name, text):
+    os.makedirs(SEEN, exist_ok=True)
+    with open(os.path.join(SEEN, name), "w", encoding="utf-8") as f:
+        f.write(text)
+
+
+def screen(t):
+    """The text on the screen, by the command prompt behind ctrl-a c."""
+    t.text = ""
+    t.send("\x01c")
+    t.expect("sosia> ")
+    t.send("info screen\r")
+    m = t.expect(r"(?s)info screen\n(.*)sosia> ")
+    t.send("\x01c")
+    return m.group(1) if m else ""
+
+
+def wait_for_screen(t, wanted, seconds):
+    until = time.monotonic() + seconds * g.PATIENCE
+    text = ""
+    while time.monotonic() < until and wanted not in text:
+        t.read(2)
+        text = screen(t)
+    return text
+
+
+def installer(tap, work):
+    shot = os.path.join(work, "installer.png")
+    t = g.Terminal(g.SOSIA, "run", "-m", "768M", "-k", g.guest("installer"), "-i",
+                   g.guest("installer", "initrd.gz"), "-a", "vga=normal fb=false", "--screenshot", shot)
+    text = wait_for_screen(t, "Select a language", 300)
+    keep("installer.txt", text)
+    tap.ok("Select a language" in text and "English" in text, "Debian's installer asks for the language", text)
+    t.send("\x01x")
+    tap.ok(t.wait(30) == 0 and os.path.getsize(shot) > 1000, "and a picture of it")
+    t.end()
+
+
+def grub(tap, work):
+    iso = g.grub_iso(os.path.join(work, "grub.iso"), "")
+    if iso is None:
+        tap.skip("GRUB's prompt", "no grub-mkrescue, or no GRUB for BIOS")
+        return
+    t = g.Terminal(g.SOSIA, "run", "--cdrom", iso)
+    text = wait_for_screen(t, "grub> ", 120)
+    keep("grub.txt", text)
+    tap.ok("Minimal BASH-like line editing" in text and "grub> " in text, "a GRUB rescue CD comes to its prompt", text)
+    t.end()
+
+
+def ipxe(tap, model):
+    t = g.Terminal(g.SOSIA, "run", "-m", "256M", "--cdrom", g.guest("ipxe", "ipxe.iso"), "-n", f"user,model={model}")
+    leased = t.expect(r"net0: 10\.0\.2\.15/255\.255\.255\.0 gw 10\.0\.2\.2", 300)
+    text = screen(t)
+    keep(f"ipxe-{model}.txt", text)
+    tap.ok("iPXE" in text and "Open Source Network Boot Firmware" in text, f"iPXE on {model}: its banner", text)
+    tap.ok(bool(leased), f"iPXE on {model}: a lease", t.all)
+    t.end()
+
+
+def xen(tap, work):
+    rd = g.initrd(os.path.join(work, "rd.gz"))
+    t = g.Terminal(g.SOSIA, "run", "-m", "1G", "-k", g.guest("xen", "xen"), "-a",
+                   "sosia com1=115200,8n1 console=com1 no-real-mode", "-i",
+                   f"{g.guest('amd64')} console=hvc0,{rd}")
+    tap.ok(bool(t.expect(r"\(XEN\) Xen version 4\.\d+", 60)), "Xen's boot log", t.all)
+    tap.ok(bool(t.expect(r"\(XEN\) \*\*\* Building a PV Dom0 \*\*\*|\(XEN\) \*\*\* LOADING DOMAIN 0 \*\*\*", 60)),
+           "it makes its first domain", t.all)
+    tap.ok(bool(t.expect(r"busybox userland on Linux", 240) and t.expect(PROMPT, 60)),
+           "a stock Debian kernel in it comes to a shell", t.all)
+    t.send("cat /sys/hypervisor/type; poweroff\r")
+    tap.ok(bool(t.expect(r"\nxen\n", 60)), "which knows where it is", t.all[-300:])
+    tap.ok(t.wait(120) == 0, "and powers off", t.status, t.all[-600:])
+    keep("xen.txt", t.all)
+    t.end()
+
+
+def main():
+    g.need_guests("installer", "ipxe", "xen", "amd64", "busybox")
+    tap = g.Tap()
+    with tempfile.TemporaryDirectory() as work:
+        grub(tap, work)
+        ipxe(tap, "e1000")
+        ipxe(tap, "virtio")
+        xen(tap, work)
+        installer(tap, work)
+    tap.end()
+
+
+main()
