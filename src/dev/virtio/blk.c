@@ -62,6 +62,9 @@ enum blk_status { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
 /* A read that the host has in memory is done at once if it is short: waking a thread and the loop
  * costs more than the copy, and the others wait for the machine lock no longer than that. */
 #define INLINE_MAX KIB(64)
+/* Longer transfers go in pieces, one after the other: what a piece's first copy leaves in the host's
+ * caches its second copy finds there, and buffers stay few. */
+#define PIECE_MAX KIB(512)
 #define IDLE_BYTES_MAX MIB(8) /* of buffers kept for the next requests */
 
 struct blk_request {
@@ -71,11 +74,14 @@ struct blk_request {
     uint64_t cost; /* bytes of ours while it is under way */
     struct virtq_used used;
     unsigned queue;
-    uint32_t data_len; /* to copy to the driver's memory */
+    uint64_t start;     /* of a transfer in the image: bytes; */
+    uint32_t len;       /* all of it, */
+    uint32_t at;        /* and how much is done */
+    bool write_through; /* it ends on the medium */
     uint32_t in_len;
-    unsigned segs;
+    unsigned outs, ins;
     struct blk_request *next;
-    struct virtq_seg seg[VIRTQ_SEGS_MAX]; /* what the driver lets us write */
+    struct virtq_seg seg[VIRTQ_SEGS_MAX]; /* of the chain: outs, then ins */
 };
 
 /* -- Requests as objects ----------------------------------------------------------------------- */
@@ -105,7 +111,7 @@ static struct blk_request *request_new(struct virtio_blk *d, uint64_t len)
     }
     r->io = (struct block_request){ .buf = buf };
     r->d = d;
-    r->data_len = 0;
+    r->len = r->at = 0;
     return r;
 }
 
@@ -123,32 +129,69 @@ static void request_free(struct blk_request *r)
 }
 
 /* -- The end of a request ---------------------------------------------------------------------- */
-/* The status is the last byte that the driver lets us write. */
+/* The status is the last byte that the driver lets us write; r->at bytes are before it. */
 static void finish(struct virtio_blk *d, struct blk_request *r, enum blk_status status)
 {
     const struct virtq *q = &d->v.queue[r->queue];
     uint8_t byte = (uint8_t)status;
-    uint32_t len = status == S_OK ? r->data_len : 0;
-    int e = len != 0 ? virtq_write_segs(q, r->seg, r->segs, 0, r->io.buf, len) : 0;
-    if (e == 0) {
-        e = virtq_write_segs(q, r->seg, r->segs, r->in_len - 1, &byte, 1);
-    }
-    if (e < 0) {
+    if (virtq_write_segs(q, r->seg + r->outs, r->ins, r->in_len - 1, &byte, 1) < 0) {
         virtio_break(&d->v, "a request's buffers are outside of memory");
     } else {
-        r->used.written = len + 1;
+        bool read = status == S_OK && r->io.op == BLOCK_OP_READ;
+        r->used.written = (read ? r->at : 0) + 1;
         virtio_push_all(&d->v, r->queue, &r->used, 1);
         virtio_interrupt(&d->v, r->queue);
     }
     request_free(r);
 }
 
+/* The first len bytes of the buffer go to the driver, behind those that it has. */
+static int give(struct virtio_blk *d, struct blk_request *r, uint32_t len)
+{
+    int e = virtq_write_segs(&d->v.queue[r->queue], r->seg + r->outs, r->ins, r->at, r->io.buf,
+                             len);
+    r->at += len;
+    return e;
+}
+
+/* The request to the image for the next piece of a transfer, and what it writes. */
+static int next_piece(struct virtio_blk *d, struct blk_request *r)
+{
+    uint32_t left = r->len - r->at;
+    r->io.offset = r->start + r->at;
+    r->io.len = left < PIECE_MAX ? left : PIECE_MAX;
+    r->io.fua = r->write_through && r->io.len == left;
+    return r->io.op == BLOCK_OP_READ ? 0
+                                     : virtq_read_segs(&d->v.queue[r->queue], r->seg, r->outs,
+                                                       HEADER_BYTES + r->at, r->io.buf, r->io.len);
+}
+
 static void io_done(struct block_request *io)
 {
     struct blk_request *r = container_of(io, struct blk_request, io);
     struct virtio_blk *d = r->d;
+    int e = 0;
+    if (io->result == 0 && r->len != 0) {
+        if (io->op == BLOCK_OP_READ) {
+            e = give(d, r, (uint32_t)io->len);
+        } else {
+            r->at += (uint32_t)io->len;
+        }
+        if (e == 0 && r->at < r->len) {
+            e = next_piece(d, r);
+            if (e == 0) {
+                block_submit(d->disk, io);
+                return;
+            }
+        }
+    }
     d->bytes -= r->cost;
-    finish(d, r, io->result == 0 ? S_OK : S_IOERR);
+    if (e < 0) {
+        virtio_break(&d->v, "a request's buffers are outside of memory");
+        request_free(r);
+    } else {
+        finish(d, r, io->result == 0 ? S_OK : S_IOERR);
+    }
     uint64_t stalled = d->stalled;
     for (d->stalled = 0; stalled != 0; stalled &= stalled - 1) {
         virtio_kick(&d->v, (unsigned)__builtin_ctzll(stalled));
@@ -176,17 +219,10 @@ static int start_transfer(struct virtio_blk *d, struct blk_request *r, bool writ
         return S_IOERR;
     }
     r->io.op = write ? BLOCK_OP_WRITE : BLOCK_OP_READ;
-    r->io.fua = write && writes_through(d);
-    r->io.offset = sector * SECTOR;
-    r->io.len = len;
-    if (!write) {
-        r->data_len = len;
-        return 0;
-    }
-    if (virtq_read(&d->v.queue[r->queue], d->v.chain, HEADER_BYTES, r->io.buf, len) < 0) {
-        return -EFAULT;
-    }
-    return 0;
+    r->write_through = write && writes_through(d);
+    r->start = sector * SECTOR;
+    r->len = len;
+    return next_piece(d, r) < 0 ? -EFAULT : 0;
 }
 
 static int start_range(struct virtio_blk *d, struct blk_request *r, bool zeroes, uint32_t len)
@@ -218,9 +254,9 @@ static int start_range(struct virtio_blk *d, struct blk_request *r, bool zeroes,
 static int get_id(struct virtio_blk *d, struct blk_request *r)
 {
     uint32_t room = r->in_len - 1;
-    r->data_len = room < VIRTIO_BLK_ID_BYTES ? room : VIRTIO_BLK_ID_BYTES;
+    r->io.op = BLOCK_OP_READ;
     memcpy(r->io.buf, d->serial, VIRTIO_BLK_ID_BYTES);
-    return S_OK;
+    return give(d, r, room < VIRTIO_BLK_ID_BYTES ? room : VIRTIO_BLK_ID_BYTES);
 }
 
 /* 0: to be submitted. Else an enum blk_status + 1, or -EFAULT. */
@@ -246,7 +282,8 @@ static int start(struct virtio_blk *d, struct blk_request *r, uint32_t type, uin
         s = start_range(d, r, type == T_ZEROES, out_data);
         return s > 0 ? ENDS(s) : s;
     case T_GET_ID:
-        return ENDS(get_id(d, r));
+        s = get_id(d, r);
+        return s < 0 ? s : ENDS(S_OK);
     default:
         return ENDS(S_UNSUPP);
     }
@@ -265,10 +302,8 @@ static bool take_request(struct virtio_blk *d, unsigned n)
     }
     uint32_t type = load_le32(header);
     uint32_t data = type == T_OUT ? c->out_len - HEADER_BYTES : c->in_len - 1;
-    if (data > BLOCK_REQUEST_MAX) {
-        data = 0; /* it will be refused */
-    }
-    struct blk_request *r = request_new(d, data > SECTOR ? data : SECTOR);
+    uint32_t room = data > PIECE_MAX ? PIECE_MAX : data > SECTOR ? data : SECTOR;
+    struct blk_request *r = request_new(d, room);
     if (r == NULL) {
         virtio_break(v, "no memory for a request");
         return false;
@@ -276,8 +311,9 @@ static bool take_request(struct virtio_blk *d, unsigned n)
     r->queue = n;
     r->used = (struct virtq_used){ c->id, c->descs, 0 };
     r->in_len = c->in_len;
-    r->segs = c->ins;
-    memcpy(r->seg, c->seg + c->outs, c->ins * sizeof *r->seg);
+    r->outs = c->outs;
+    r->ins = c->ins;
+    memcpy(r->seg, c->seg, (r->outs + r->ins) * sizeof *r->seg);
     r->io.done = io_done;
     int s = start(d, r, type, load_le64(header + 8));
     if (s < 0) {
@@ -291,10 +327,15 @@ static bool take_request(struct virtio_blk *d, unsigned n)
     }
     if (type == T_IN && data <= INLINE_MAX &&
         block_read_cached(block_queue_block(d->disk), r->io.offset, r->io.buf, data) == 0) {
+        if (give(d, r, data) < 0) {
+            virtio_break(v, "a request's buffers are outside of memory");
+            request_free(r);
+            return false;
+        }
         finish(d, r, S_OK);
         return true;
     }
-    r->cost = sizeof *r + data;
+    r->cost = sizeof *r + room;
     d->bytes += r->cost;
     block_submit(d->disk, &r->io);
     return true;

@@ -463,6 +463,12 @@ int virtq_write(const struct virtq *q, const struct virtq_chain *c, uint32_t off
     return copy(q, c->seg + c->outs, c->ins, COPY_IN, offset, (void *)(uintptr_t)buf, len);
 }
 
+int virtq_read_segs(const struct virtq *q, const struct virtq_seg *seg, unsigned count,
+                    uint32_t offset, void *buf, size_t len)
+{
+    return copy(q, seg, count, COPY_OUT, offset, buf, len);
+}
+
 int virtq_write_segs(const struct virtq *q, const struct virtq_seg *seg, unsigned count,
                      uint32_t offset, const void *buf, size_t len)
 {
