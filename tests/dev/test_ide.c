@@ -180,7 +180,7 @@ static void test_identify(void **state)
     assert_int_equal(load_le32(id + 120), SECTORS);
     assert_int_equal(load_le64(id + 200), SECTORS);
     assert_memory_equal(id + 20, "idks 1", 6); /* bytes of words are swapped */
-    set_reg(f, 1, 7, 0xec); /* a CD says what it is */
+    set_reg(f, 1, 7, 0xec);                    /* a CD says what it is */
     assert_int_equal(reg(f, 1, 7) & 1, 1);
     assert_int_equal(reg(f, 1, 5), 0xeb);
     set_reg(f, 1, 7, 0xa1);
@@ -313,7 +313,8 @@ static void test_dma_errors(void **state)
     bm_start(f, 0, 8);
     assert_int_equal(reg(f, 0, 7), 0x50);
     bm_stop(f, 0);
-    disk_config_out(&f->board, PCI_DEVFN(1, 1), PCI_COMMAND, PCI_COMMAND_IO); /* not allowed to: it waits */
+    disk_config_out(&f->board, PCI_DEVFN(1, 1), PCI_COMMAND,
+                    PCI_COMMAND_IO); /* not allowed to: it waits */
     command28(f, 0xc8, 33, 1);
     bm_start(f, 0, 8);
     assert_int_equal(reg(f, 0, 7), 0x58);
@@ -508,11 +509,21 @@ static void test_random_traffic(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_signatures), T(test_identify),      T(test_pio),
-        T(test_chs),        T(test_write),         T(test_bounds),
-        T(test_dma),        T(test_dma_errors),    T(test_trim),
-        T(test_inquiry),    T(test_no_interrupts), T(test_cd_read),
-        T(test_cd_errors),  T(test_disc_change),   T(test_random_traffic),
+        T(test_signatures),
+        T(test_identify),
+        T(test_pio),
+        T(test_chs),
+        T(test_write),
+        T(test_bounds),
+        T(test_dma),
+        T(test_dma_errors),
+        T(test_trim),
+        T(test_inquiry),
+        T(test_no_interrupts),
+        T(test_cd_read),
+        T(test_cd_errors),
+        T(test_disc_change),
+        T(test_random_traffic),
         T(test_save_in_the_middle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
