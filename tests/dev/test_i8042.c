@@ -75,6 +75,8 @@ static void test_controller(void **state)
     command(f, 0xaa);
     assert_int_equal(status(f), 0x1d);
     EXPECT(f, 0x55);
+    command(f, 0xa4); /* no password */
+    EXPECT(f, 0xf1);
     command(f, 0xab);
     EXPECT(f, 0);
     command(f, 0xa9);

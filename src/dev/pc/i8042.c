@@ -4,7 +4,7 @@
  * "Keyboard/Auxiliary Device Controller"): an 8042 with IBM's firmware. The output buffer holds one
  * byte; the devices keep theirs until it is empty. The controller's own answers come before that,
  * a device's byte that sits in the buffer then waits once more.
- * UNIMPL: password commands, diagnostic dump, active multiplexing.
+ * UNIMPL: setting a password, diagnostic dump, active multiplexing.
  */
 #include "dev/pc/i8042.h"
 
@@ -35,6 +35,7 @@ enum kbc_command_byte {
 enum kbc_command {
     CMD_READ_RAM = 0x20,  /* to 0x3f */
     CMD_WRITE_RAM = 0x60, /* to 0x7f */
+    CMD_TEST_PASSWORD = 0xa4,
     CMD_MOUSE_OFF = 0xa7,
     CMD_MOUSE_ON = 0xa8,
     CMD_TEST_MOUSE = 0xa9,
@@ -61,6 +62,7 @@ enum kbc_outport {
     OUTPORT_ONES = 0xc0
 };
 #define SELF_TEST_PASSED 0x55u
+#define NO_PASSWORD 0xf1u
 #define INPORT_NOT_LOCKED 0x80u
 #define PREFIX_BREAK 0xf0u
 
@@ -184,6 +186,9 @@ static void command(struct i8042 *k, uint8_t byte)
     case CMD_SELF_TEST:
         k->ram[0] |= CB_SYSTEM;
         reply(k, KBC_SELF, SELF_TEST_PASSED);
+        break;
+    case CMD_TEST_PASSWORD:
+        reply(k, KBC_SELF, NO_PASSWORD);
         break;
     case CMD_TEST_MOUSE:
     case CMD_TEST_KEYBOARD:
