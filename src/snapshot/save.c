@@ -182,10 +182,14 @@ static int open_parent(struct save *s, struct err *e)
     if (c->layer[0].header.pages != h->pages) {
         return err_set(e, -EINVAL, "%s: of a machine of another size", path);
     }
+    struct stat replaced, resting;
+    if (stat(s->how->path, &replaced) == 0 && fstat(c->layer[0].fd, &resting) == 0 &&
+        replaced.st_ino == resting.st_ino && replaced.st_dev == resting.st_dev) {
+        return err_set(e, -EINVAL, "%s: a snapshot cannot take the place of its own parent", path);
+    }
     /* Its name as this file will see it: a bare one when both are in one directory. */
-    char *here = realpath(path, NULL), *dir = xasprintf("%s/..", s->part);
+    char *here = realpath(path, NULL);
     char *mine = realpath(s->part, NULL);
-    free(dir);
     const char *name = here;
     if (here != NULL && mine != NULL) {
         size_t n = (size_t)(strrchr(mine, '/') - mine) + 1;

@@ -167,6 +167,9 @@ static void test_chain(void **state)
         }
         assert_true(delta.bytes < whole.bytes);
     }
+    const struct sosia_snapshot_options self = { .parent = in_dir("c3") };
+    assert_int_equal(sosia_vm_snapshot(t.vm, in_dir("c3"), &self, NULL, error), -EINVAL);
+    assert_non_null(strstr(error, "its own parent"));
     sosia_vm_free(t.vm);
     for (unsigned i = 0; i < 4; i++) {
         restore_and_see(in_dir(names[i]), i % 2 ? "bt" : "interp");
