@@ -25,7 +25,7 @@
 #define PORT 0x80u
 #define ROUNDS_FIRST 2000u
 #define ROUNDS_MORE 5000000u
-#define QUICK_NS 5000000u  /* the first rounds took less: measure with more */
+#define MEASURE_NS 20000000u /* as long as this, if ROUNDS_MORE are enough */
 #define PATIENCE_NS 10000000000ull
 
 /* What the code says through the port. */
@@ -293,8 +293,10 @@ int machine_try_engine(const struct engine_class *cls, double *rounds_per_s, str
         t.cpu->wake = wake;
         t.cpu->wake_ctx = &t;
         run(&t, rounds);
-        if (check(&t, &wrong) && t.said_ns[SAYS_REST] - t.said_ns[SAYS_LOOP] < QUICK_NS) {
-            rounds = ROUNDS_MORE;
+        uint64_t first = t.said_ns[SAYS_REST] - t.said_ns[SAYS_LOOP];
+        if (check(&t, &wrong) && first < MEASURE_NS) {
+            rounds = first != 0 ? ROUNDS_FIRST * (MEASURE_NS / first) : ROUNDS_MORE;
+            rounds = rounds < ROUNDS_MORE ? rounds : ROUNDS_MORE;
             run(&t, rounds);
         }
         if (!check(&t, &wrong)) {

@@ -3,6 +3,7 @@
 """Boot through firmware: SeaBIOS from nothing, from a disk, from a CD-ROM with GRUB and Linux; OVMF
 to its shell, its variables in a file. What a package brings and is not installed is skipped."""
 import os
+import re
 import sys
 import tempfile
 
