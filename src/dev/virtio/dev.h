@@ -2,7 +2,7 @@
  *
  * What a virtio device is made of, apart from what it does: the PCI function, status and feature
  * negotiation, queues, interrupts (virtio 1.2, chapters 2 to 4). A device file gives a
- * virtio_class and calls these functions; pci.c does the rest.
+ * virtio_class and calls these functions; dev.c and the transport, pci.c, do the rest.
  *
  * Thread: machine lock held.
  */
