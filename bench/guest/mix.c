@@ -434,6 +434,7 @@ int main(int argc, char **argv)
         }
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
+    printf("\n"); /* the kernel may be in the middle of a line */
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         if (!wanted(argc, argv, cases[i].name))
             continue;

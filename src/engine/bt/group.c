@@ -57,6 +57,9 @@ static bool writes_unnamed(const struct insn *in)
     case OP_CMPXCHG:
     case OP_LEAVE:
     case OP_LAHF:
+    case OP_MOVS:
+    case OP_STOS:
+    case OP_LODS:
     case OP_PCMPESTRI:
     case OP_PCMPISTRI:
     case OP_VPCMPESTRI:

@@ -143,7 +143,8 @@ static void emit_one(struct translation *t)
     const struct insn_info *info = &insn_info[in->row];
     if (in->op != OP_INVALID && native_mode(t)) {
         if (info->branch != BR_NONE ? bt_emit_branch(t)
-                                    : bt_emit_stack(t) || bt_emit_system(t) || bt_emit_native(t))
+                                    : bt_emit_stack(t) || bt_emit_system(t) || bt_emit_string(t) ||
+                                          bt_emit_native(t))
             return;
     }
     bt_emit_helper(t);

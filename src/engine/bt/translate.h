@@ -136,6 +136,9 @@ bool bt_native_vector(const struct translation *t, const struct insn *in);
 bool bt_system_op(uint32_t mode, const struct insn *in); /* is emitted natively in this mode */
 bool bt_emit_system(struct translation *t);
 
+/* string.c: true when emitted */
+bool bt_emit_string(struct translation *t);
+
 /* branch.c: true when emitted; the block may end there */
 bool bt_emit_branch(struct translation *t);
 bool bt_emit_stack(struct translation *t);
