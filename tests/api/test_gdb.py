@@ -13,16 +13,16 @@ import guest as g
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 METAL = os.path.join(HERE, "../metal")
-FLAGS = ("-std=gnu17 -O1 -g -m64 -mno-red-zone -ffreestanding -nostdlib -fno-pic -fno-pie "
+FLAGS = ("-std=gnu17 -O1 -g -mno-red-zone -ffreestanding -nostdlib -fno-pic -fno-pie "
          "-fno-stack-protector -fno-asynchronous-unwind-tables -mgeneral-regs-only -fcf-protection=none "
          "-fno-strict-aliasing -static -Wl,--build-id=none -Wl,-n,--no-warn-rwx-segments").split()
 
 
-def kernel(work):
+def kernel(work, bits):
     """(multiboot kernel, the same with symbols for gdb)"""
-    symbols, image = os.path.join(work, "k.64"), os.path.join(work, "k.elf")
-    subprocess.run(["gcc", *FLAGS, "-I", METAL, "-Wl,-T," + os.path.join(METAL, "link.ld"), "-o", symbols,
-                    os.path.join(METAL, "rt64.S"), os.path.join(METAL, "rt.c"),
+    symbols, image = os.path.join(work, f"k.{bits}"), os.path.join(work, f"k{bits}.elf")
+    subprocess.run(["gcc", f"-m{bits}", *FLAGS, "-I", METAL, "-Wl,-T," + os.path.join(METAL, "link.ld"),
+                    "-o", symbols, os.path.join(METAL, f"rt{bits}.S"), os.path.join(METAL, "rt.c"),
                     os.path.join(HERE, "gdb_kernel.c")], check=True)
     subprocess.run(["objcopy", "-O", "elf32-i386", symbols, image], check=True)
     return image, symbols
@@ -31,9 +31,9 @@ def kernel(work):
 class Machine:
     """sosia with a stub, at a Unix socket in a directory of ours."""
 
-    def __init__(self, work, *args):
+    def __init__(self, work, *args, option=""):
         self.socket = os.path.join(work, "gdb")
-        self.child = subprocess.Popen([g.SOSIA, "run", "--gdb", self.socket, *args], stdin=subprocess.DEVNULL,
+        self.child = subprocess.Popen([g.SOSIA, "run", "--gdb", self.socket + option, *args], stdin=subprocess.DEVNULL,
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         first = self.child.stderr.readline()
         self.listens = b"target remote" in first
@@ -108,15 +108,28 @@ def watching(tap, work, engine, image, symbols):
            f"{engine}: gdb's change of the variable was the only one", status, out)
 
 
+def narrow(tap, work, engine, image, symbols):
+    m = Machine(work, "-e", engine, "-m", "64M", "-k", image, "--exit-port", "0xf4", "--no-reboot", "-S",
+                option=",arch=i386")
+    text = gdb(m, symbols, "break tick", "continue", "backtrace", "info registers", "delete", "watch seldom",
+               "continue", "detach")
+    tap.ok(has(text, r"Breakpoint 1, tick \(n=", r"in test_main", r"^eax ", r"^eip .*<tick>", r"^cr0 .*PE",
+               r"New value = 99\n"), f"{engine}: a 32-bit kernel, with its own registers", text)
+    status, out = m.end()
+    tap.ok(status == 1 and "not ok" not in out, f"{engine}: which has noticed nothing", status, out)
+
+
 def main():
     if not shutil.which("gdb"):
         g.skip_all("no gdb")
     tap = g.Tap()
     with tempfile.TemporaryDirectory() as work:
-        image, symbols = kernel(work)
+        image, symbols = kernel(work, 64)
+        image32, symbols32 = kernel(work, 32)
         for engine in os.environ.get("ENGINES", "interp bt").split():
             session(tap, work, engine, image, symbols)
             watching(tap, work, engine, image, symbols)
+            narrow(tap, work, engine, image32, symbols32)
     tap.end()
 
 

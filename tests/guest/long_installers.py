@@ -40,13 +40,14 @@ def wait_for_screen(t, wanted, seconds):
     return text
 
 
-def installer(tap, work):
-    shot = os.path.join(work, "installer.png")
-    t = g.Terminal(g.SOSIA, "run", "-m", "768M", "-k", g.guest("installer"), "-i",
-                   g.guest("installer", "initrd.gz"), "-a", "vga=normal fb=false", "--screenshot", shot)
-    text = wait_for_screen(t, "Select a language", 300)
-    keep("installer.txt", text)
-    tap.ok("Select a language" in text and "English" in text, "Debian's installer asks for the language", text)
+def installer(tap):
+    os.makedirs(SEEN, exist_ok=True)
+    shot = os.path.join(SEEN, "installer.png")
+    t = g.Terminal(g.SOSIA, "run", "-m", "1200M", "-k", g.guest("installer"), "-i", g.guest("installer", "initrd.gz"),
+                   "-a", "console=tty0 console=ttyS0", "--screenshot", shot)
+    asked = t.expect(r"(?s)Select a language.*English", 400)
+    tap.ok(bool(asked), "Debian's installer asks for the language", t.all[-2000:])
+    t.read(5)
     t.send("\x01x")
     tap.ok(t.wait(30) == 0 and os.path.getsize(shot) > 1000, "and a picture of it")
     t.end()
@@ -58,9 +59,9 @@ def grub(tap, work):
         tap.skip("GRUB's prompt", "no grub-mkrescue, or no GRUB for BIOS")
         return
     t = g.Terminal(g.SOSIA, "run", "--cdrom", iso)
-    text = wait_for_screen(t, "grub> ", 120)
+    text = wait_for_screen(t, "grub>", 120)
     keep("grub.txt", text)
-    tap.ok("Minimal BASH-like line editing" in text and "grub> " in text, "a GRUB rescue CD comes to its prompt", text)
+    tap.ok("Minimal BASH-like line editing" in text and "grub>" in text, "a GRUB rescue CD comes to its prompt", text)
     t.end()
 
 
@@ -80,7 +81,7 @@ def xen(tap, work):
                    "sosia com1=115200,8n1 console=com1 no-real-mode", "-i",
                    f"{g.guest('amd64')} console=hvc0,{rd}")
     tap.ok(bool(t.expect(r"\(XEN\) Xen version 4\.\d+", 60)), "Xen's boot log", t.all)
-    tap.ok(bool(t.expect(r"\(XEN\) \*\*\* Building a PV Dom0 \*\*\*|\(XEN\) \*\*\* LOADING DOMAIN 0 \*\*\*", 60)),
+    tap.ok(bool(t.expect(r"\(XEN\) .*Dom0 kernel: 64-bit", 120)),
            "it makes its first domain", t.all)
     tap.ok(bool(t.expect(r"busybox userland on Linux", 240) and t.expect(PROMPT, 60)),
            "a stock Debian kernel in it comes to a shell", t.all)
@@ -99,7 +100,7 @@ def main():
         ipxe(tap, "e1000")
         ipxe(tap, "virtio")
         xen(tap, work)
-        installer(tap, work)
+        installer(tap)
     tap.end()
 
 
