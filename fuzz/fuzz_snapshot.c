@@ -3,7 +3,6 @@
  * A snapshot file of hostile bytes, with its checksums made right: header, tables, compressed
  * memory and configuration are read as far as they let us. Memory itself is not mapped.
  */
-// LAYERS: snapshot machine engine/bt engine/kvm engine/interp engine boot dev/virtio dev/pc cpu bus display net block mem state base
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -307,8 +307,8 @@ int sosia_vm_snapshot(struct sosia_vm *vm, const char *path,
                       struct sosia_snapshot_result *result, char *error);
 
 /* To take one up again: open it, fill a configuration from it, change in that what is to be
- * different (engine, callbacks, forwards...), make the VM, restore into it, start it. Strings in the
- * configuration are the snapshot's. Disks that are written come as `ephemeral`, so that nothing
+ * different (engine, callbacks, forwards...), make the VM, restore into it, start it. Strings in
+ * the configuration are the snapshot's. Disks that are written come as `ephemeral`, so that nothing
  * happens to what the snapshot needs; sosia_snapshot_keep_disks has overlays made for them instead,
  * called PREFIX.diskN.qcow2. The snapshot may be closed when the VM has been restored. */
 int sosia_snapshot_open(struct sosia_snapshot **out, const char *path, char *error);

@@ -92,8 +92,8 @@ MUST_CHECK int block_set_parent(struct block *b, const char *path, const char *f
 MUST_CHECK int block_make_empty(struct block *b);
 
 /* An image that is written is handed on: everything is in its file, and its lock is free for those
- * who open it read-only. Nothing may be written to b any more, unless it is reclaimed. -ENOTSUP: the
- * image is no single file. */
+ * who open it read-only. Nothing may be written to b any more, unless it is reclaimed. -ENOTSUP:
+ * the image is no single file. */
 MUST_CHECK int block_yield(struct block *b, struct err *e);
 MUST_CHECK int block_reclaim(struct block *b, struct err *e);
 

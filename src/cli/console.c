@@ -90,9 +90,9 @@ static void take_snapshot(struct console *c, const char *path)
     } else if (sosia_vm_snapshot(c->vm, path, NULL, &r, error) < 0) {
         fprintf(stderr, "snapshot: %s\n", error);
     } else {
-        fprintf(stderr, "%s: %.1f of %.1f MiB in %.0f ms, the guest stood still for %.1f ms\n", path,
-                (double)r.bytes / 1048576, (double)r.memory / 1048576, (double)r.total_ns / 1e6,
-                (double)r.pause_ns / 1e6);
+        fprintf(stderr, "%s: %.1f of %.1f MiB in %.0f ms, the guest stood still for %.1f ms\n",
+                path, (double)r.bytes / 1048576, (double)r.memory / 1048576,
+                (double)r.total_ns / 1e6, (double)r.pause_ns / 1e6);
     }
 }
 

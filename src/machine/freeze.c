@@ -122,7 +122,7 @@ static int commit_one(struct frozen_disk *d, struct disk *disk, struct err *e)
         }
     }
     if (r < 0) {
-        /* Somebody may have taken it meanwhile. It is not theirs to write: go on without the lock. */
+        /* Somebody may have taken it meanwhile: it is not theirs to write, so go on without. */
         int lost = block_reclaim(old, &ignored);
         (void)lost;
         return r;

@@ -341,8 +341,9 @@ int machine_still(struct machine *m, int (*fn)(struct machine *m, void *ctx, str
     bool ran = !m->time.stopped;
     clock_pause(m->clock);
     machine_time_stop(&m->time);
-    int r = machine_get_end(m, &end) == 0 ? err_set(e, -ESHUTDOWN, "the machine has come to its end")
-                                          : fn(m, ctx, e);
+    int r = machine_get_end(m, &end) == 0
+                ? err_set(e, -ESHUTDOWN, "the machine has come to its end")
+                : fn(m, ctx, e);
     if (ran) {
         machine_time_go(&m->time);
         clock_resume(m->clock);

@@ -497,9 +497,9 @@ void gmem_drop_pages(struct gmem *m, uint64_t page, uint64_t count)
     }
     /* That would bring back what the file has. Fresh memory splits the mapping, of which a process
      * may have some ten thousands: large pieces only. */
-    if (bytes < HUGE_PAGE || mmap(at, bytes, PROT_READ | PROT_WRITE,
-                                  MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-                                  0) == MAP_FAILED) {
+    if (bytes < HUGE_PAGE ||
+        mmap(at, bytes, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == MAP_FAILED) {
         memset(at, 0, bytes);
     }
 }

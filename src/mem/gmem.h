@@ -56,7 +56,7 @@ MUST_CHECK int gmem_new(struct gmem **out, uint64_t ram_bytes, gpa_t hole_start,
 void gmem_free(struct gmem *m);
 uint64_t gmem_ram_size(const struct gmem *m);
 uint64_t gmem_ram_below_4g(const struct gmem *m);
-uint8_t *gmem_ram_host(const struct gmem *m); /* RAM page n at + n*4096, for snapshot and tests */
+uint8_t *gmem_ram_host(const struct gmem *m);  /* RAM page n at + n*4096, for snapshot and tests */
 uint64_t gmem_rom_pages(const struct gmem *m); /* behind those of RAM: copies of ROMs made so far */
 
 /* Pages from `page` on become a private copy of a file's bytes at offset (in whole pages), which
