@@ -46,8 +46,11 @@ static int receive_more(struct api_client *c, struct err *e)
 static json_t *receive(struct api_client *c, struct err *e)
 {
     char *end;
-    memmove(c->buf, c->buf + c->taken, c->len -= c->taken);
-    c->taken = 0;
+    if (c->taken != 0) {
+        c->len -= c->taken;
+        memmove(c->buf, c->buf + c->taken, c->len);
+        c->taken = 0;
+    }
     while (c->len == 0 || (end = memchr(c->buf, '\n', c->len)) == NULL) {
         if (receive_more(c, e) < 0) {
             return NULL;

@@ -14,7 +14,7 @@
 struct fixture {
     struct vmtest t;
     struct sosia_api *api;
-    char path[64], image[64];
+    char path[80], image[64];
 };
 
 static char *kernel;
@@ -294,7 +294,7 @@ static void test_disc(void **state)
     struct sosia_api *api;
     struct api_client *c;
     struct err e;
-    char path[80], other[] = "/tmp/sosia-test-XXXXXX";
+    char path[96], other[] = "/tmp/sosia-test-XXXXXX";
     const struct sosia_disk disc = {
         .path = f->image, .format = "raw", .cdrom = true, .bus = SOSIA_DISK_IDE
     };
