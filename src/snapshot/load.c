@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
 #include "machine/pc.h"
 #include "snapshot/snapshot.h"
 
@@ -19,6 +20,9 @@
 #define MAP_RUN_PAGES 32u
 /* The host allows 65530 mappings of a process, as a rule. */
 #define MAPPINGS_MAX 16384u
+
+/* A guest makes up for every tick of its timers: after decades it does nothing else. */
+#define STEP_MAX_NS (366ull * 24 * 3600 * 1000000000u)
 
 const struct state_field snapshot_disk_state[] = {
     STATE(struct snapshot_disk, size),
@@ -235,7 +239,11 @@ int snapshot_load(struct snapshot *s, struct machine *m, struct err *e)
     /* To the guest it was a moment that took long: its clocks show today. */
     uint64_t now = wall_ns();
     if (r == 0 && !m->virtual_time && now > h->wall_ns) {
-        machine_step_time(m, now - h->wall_ns);
+        if (now - h->wall_ns <= STEP_MAX_NS) {
+            machine_step_time(m, now - h->wall_ns);
+        } else {
+            log_warn("the snapshot is older than a year: the guest's clocks stay as they were");
+        }
     }
     bus_unlock(m->bus);
     return r;
