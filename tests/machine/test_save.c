@@ -101,6 +101,28 @@ static void test_across_engines(void **state)
     save_load_save("bt", "bt", 1);
 }
 
+static bool kvm_usable(void)
+{
+    const char *name;
+    bool usable = false;
+    char text[SOSIA_ERROR_BYTES];
+    for (unsigned n = 0; !usable && sosia_engine_info(n, &name, &usable, text) == 0; n++) {
+        usable &= strcmp(name, "kvm") == 0;
+    }
+    return usable;
+}
+
+static void test_kvm(void **state)
+{
+    (void)state;
+    if (!kvm_usable()) {
+        skip();
+    }
+    save_load_save("kvm", "interp", 1);
+    save_load_save("bt", "kvm", 1);
+    save_load_save("kvm", "kvm", 2);
+}
+
 /* Through firmware: chips that a kernel of our own never touches, shadowed ROM, a disk. Saved when
  * SeaBIOS has said its name, and again in the boot sector, which says '~' and echoes. */
 static void test_firmware(void **state)
@@ -200,6 +222,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_interp),
         cmocka_unit_test(test_across_engines),
+        cmocka_unit_test(test_kvm),
         cmocka_unit_test(test_firmware),
         cmocka_unit_test(test_bad_streams),
     };
