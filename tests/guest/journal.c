@@ -135,7 +135,8 @@ static void noise(void)
     }
 }
 
-/* The number of the first record that is to be there: directories go in order, whole ones. */
+/* The number of the first record that is to be there. Directories go in order and from their first file
+ * on: one without it is one whose deletion was under way at the end of the last life. */
 static uint64_t first_record(void)
 {
     char path[256];
@@ -143,9 +144,11 @@ static uint64_t first_record(void)
     for (uint64_t dir = 0; dir < far; dir++) {
         dir_name(path, sizeof path, dir);
         if (access(path, F_OK) == 0) {
-            /* Its deletion may have been under way. */
             record_name(path, sizeof path, dir * PER_DIR);
-            return access(path, F_OK) == 0 ? dir * PER_DIR : (dir + 1) * PER_DIR;
+            if (access(path, F_OK) == 0) {
+                return dir * PER_DIR;
+            }
+            delete_dir(dir);
         }
     }
     return 0;

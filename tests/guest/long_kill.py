@@ -51,7 +51,7 @@ class Round:
     def run(self, seconds):
         """Read until it has synced something, then for so long."""
         os.set_blocking(self.vm.stdout.fileno(), False)
-        until = time.monotonic() + 120 * g.PATIENCE
+        until = time.monotonic() + 600 * g.PATIENCE
         started = False
         while time.monotonic() < until and self.vm.poll() is None:
             self.text += self.vm.stdout.read() or b""
