@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A guest that keeps a journal: each record is a file of its own, and once record n and its directory
- * have been fsynced, "synced n" goes to the console. At the start it says what it finds: "holds n", the
- * last of the records that are there without a gap, with their contents as written. A child writes without
- * ever syncing, so that more is under way than the journal.
+ * A guest that keeps a journal: each record is a file of its own, and once record n and its
+ * directory have been fsynced, "synced n" goes to the console. At the start it says what it finds:
+ * "holds n", the last of the records that are there without a gap, with their contents as written.
+ * A child writes without ever syncing, so that more is under way than the journal.
  *
  * Usage: journal DIRECTORY
  */
@@ -135,8 +135,8 @@ static void noise(void)
     }
 }
 
-/* The number of the first record that is to be there. Directories go in order and from their first file
- * on: one without it is one whose deletion was under way at the end of the last life. */
+/* The number of the first record that is to be there. Directories go in order and from their first
+ * file on: one without it is one whose deletion was under way at the end of the last life. */
 static uint64_t first_record(void)
 {
     char path[256];
@@ -163,6 +163,10 @@ int main(int argc, char **argv)
     uint64_t next = first_record();
     while (holds(next)) {
         next++;
+    }
+    /* The last life may have ended before it deleted: later directories are not to go before. */
+    for (uint64_t dir = 0; dir + DIRS_KEPT < next / PER_DIR; dir++) {
+        delete_dir(dir);
     }
     printf("holds %" PRIu64 "\n", next);
     fflush(stdout);
