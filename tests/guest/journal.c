@@ -140,7 +140,7 @@ static void noise(void)
 static uint64_t first_record(void)
 {
     char path[256];
-    static const uint64_t far = 1u << 20;
+    static const uint64_t far = 1u << 12;
     for (uint64_t dir = 0; dir < far; dir++) {
         dir_name(path, sizeof path, dir);
         if (access(path, F_OK) == 0) {
