@@ -23,14 +23,18 @@
 #define LEAF_EXTENDED 0x80000000u
 #define LEAF_AMD_2 0x80000021u
 
-struct table {
+/* The kernel's structure, with room for its entries. */
+union table {
     struct kvm_cpuid2 head;
-    struct kvm_cpuid_entry2 entry[ENTRIES];
+    struct {
+        uint32_t nent, padding;
+        struct kvm_cpuid_entry2 entry[ENTRIES];
+    };
 };
 
-static struct table *supported(int dev_fd)
+static union table *supported(int dev_fd)
 {
-    struct table *t = xzalloc(sizeof *t);
+    union table *t = xzalloc(sizeof *t);
     t->head.nent = ENTRIES;
     if (ioctl(dev_fd, KVM_GET_SUPPORTED_CPUID, t) < 0) {
         free(t);
@@ -39,7 +43,7 @@ static struct table *supported(int dev_fd)
     return t;
 }
 
-static const struct kvm_cpuid_entry2 *find(const struct table *t, uint32_t leaf, uint32_t subleaf)
+static const struct kvm_cpuid_entry2 *find(const union table *t, uint32_t leaf, uint32_t subleaf)
 {
     for (unsigned i = 0; i < t->head.nent; i++) {
         const struct kvm_cpuid_entry2 *e = &t->entry[i];
@@ -87,7 +91,7 @@ static bool ours(enum cpu_feature f)
     }
 }
 
-static bool kernel_has(const struct table *t, const struct feature_row *r)
+static bool kernel_has(const union table *t, const struct feature_row *r)
 {
     const struct kvm_cpuid_entry2 *e = find(t, r->leaf, r->subleaf);
     if (e == NULL) {
@@ -98,7 +102,7 @@ static bool kernel_has(const struct table *t, const struct feature_row *r)
 }
 
 /* Guests execute XSAVE on the host's processor: its layout must be the one that CPUID shows. */
-static bool same_layout(const struct table *t, unsigned component)
+static bool same_layout(const union table *t, unsigned component)
 {
     const struct kvm_cpuid_entry2 *e = find(t, 0xd, component);
     uint32_t offset;
@@ -110,7 +114,7 @@ static bool same_layout(const struct table *t, unsigned component)
 void kvm_limit_features(struct cpu_features *f)
 {
     int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    struct table *t = fd >= 0 ? supported(fd) : NULL;
+    union table *t = fd >= 0 ? supported(fd) : NULL;
     if (fd >= 0) {
         close(fd);
     }
@@ -136,7 +140,7 @@ void kvm_limit_features(struct cpu_features *f)
 
 /* -- The guest's table ------------------------------------------------------------------------- */
 
-static void add(struct table *t, const struct cpu *cpu, uint32_t leaf, uint32_t subleaf,
+static void add(union table *t, const struct cpu *cpu, uint32_t leaf, uint32_t subleaf,
                 bool has_subleaves)
 {
     uint32_t v[4];
@@ -171,7 +175,7 @@ static unsigned subleaves(uint32_t leaf)
     }
 }
 
-static void add_range(struct table *t, const struct cpu *cpu, uint32_t first)
+static void add_range(union table *t, const struct cpu *cpu, uint32_t first)
 {
     uint32_t top[4];
     cpu_cpuid(cpu, first, 0, top);
@@ -191,7 +195,7 @@ static void add_range(struct table *t, const struct cpu *cpu, uint32_t first)
 }
 
 /* What AMD's leaf 0x80000021 claims of the software engines must be true of the processor. */
-static void limit_amd(struct table *t, const struct table *host)
+static void limit_amd(union table *t, const union table *host)
 {
     const struct kvm_cpuid_entry2 *h = find(host, LEAF_AMD_2, 0);
     for (unsigned i = 0; i < t->head.nent; i++) {
@@ -205,8 +209,8 @@ static void limit_amd(struct table *t, const struct table *host)
 
 int kvm_set_cpuid(struct kvm_vcpu *v, struct err *e)
 {
-    struct table *host = supported(v->kvm->dev_fd);
-    struct table *t = xzalloc(sizeof *t);
+    union table *host = supported(v->kvm->dev_fd);
+    union table *t = xzalloc(sizeof *t);
     int r = 0;
     if (host == NULL) {
         r = err_set(e, -errno, "KVM_GET_SUPPORTED_CPUID: %s", strerror(errno));

@@ -71,14 +71,18 @@ static bool listed(const struct kvm_msr_list *list, uint32_t index)
     return false;
 }
 
-struct msr_list {
+/* The kernel's structures, with room for their entries. */
+union msr_list {
     struct kvm_msr_list head;
-    uint32_t room[1024];
+    uint32_t room[1 + 1024];
 };
 
-struct msrs {
+union msrs {
     struct kvm_msrs head;
-    struct kvm_msr_entry entry[KVM_MSRS];
+    struct {
+        uint32_t nmsrs, pad;
+        struct kvm_msr_entry entry[KVM_MSRS];
+    };
 };
 
 static uint64_t *held_value(struct cpu *cpu, uint32_t index)
@@ -130,7 +134,7 @@ static int set_filter(struct kvm *kvm)
 
 int kvm_msr_init(struct kvm *kvm, struct err *e)
 {
-    struct msr_list list = { .head.nmsrs = ARRAY_LEN(list.room) };
+    union msr_list list = { .head.nmsrs = ARRAY_LEN(list.room) };
     struct kvm_enable_cap exits = {
         .cap = KVM_CAP_X86_USER_SPACE_MSR,
         .args[0] = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN |
@@ -153,7 +157,7 @@ int kvm_msr_init(struct kvm *kvm, struct err *e)
 int kvm_msr_pull(struct kvm_vcpu *v)
 {
     const struct kvm *kvm = v->kvm;
-    struct msrs m = { .head.nmsrs = kvm->msr_count };
+    union msrs m = { .head.nmsrs = kvm->msr_count };
     for (unsigned i = 0; i < kvm->msr_count; i++) {
         m.entry[i].index = kvm->msrs[i];
     }
@@ -183,7 +187,7 @@ int kvm_tsc_push(struct kvm_vcpu *v)
     struct kvm_device_attr attr = {
         .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset
     };
-    struct msrs m = { .head.nmsrs = 1, .entry[0].index = MSR_TSC };
+    union msrs m = { .nmsrs = 1, .entry[0].index = MSR_TSC };
     m.entry[0].data = __rdtsc() + offset;
     bool done = v->kvm->caps.tsc_offset ? ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr) == 0
                                         : ioctl(v->fd, KVM_SET_MSRS, &m) == 1;
@@ -200,7 +204,7 @@ int kvm_tsc_push(struct kvm_vcpu *v)
 int kvm_msr_push(struct kvm_vcpu *v)
 {
     const struct kvm *kvm = v->kvm;
-    struct msrs m = { .head.nmsrs = kvm->msr_count };
+    union msrs m = { .head.nmsrs = kvm->msr_count };
     for (unsigned i = 0; i < kvm->msr_count; i++) {
         m.entry[i] = (struct kvm_msr_entry){
             .index = kvm->msrs[i], .data = *held_value(v->cpu, kvm->msrs[i])

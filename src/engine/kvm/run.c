@@ -225,9 +225,9 @@ static bool look(struct kvm_vcpu *v, enum engine_exit *exit)
 /* The thread that is to run v: it takes the signal in KVM_RUN and nowhere else. */
 static int adopt_thread(struct kvm_vcpu *v)
 {
-    struct {
+    union {
         struct kvm_signal_mask head;
-        uint8_t set[KVM_SIGSET_BYTES];
+        uint8_t room[sizeof(struct kvm_signal_mask) + KVM_SIGSET_BYTES];
     } mask = { .head.len = KVM_SIGSET_BYTES };
     sigset_t kick, set;
     if (v->has_thread && pthread_equal(v->thread, pthread_self())) {
