@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Fuzz target: the floppy controller and the DMA controllers, with a disk in drive A: and a part of a
- * write-protected one in B:. The input is a program of register accesses, whole commands, passing
+ * Fuzz target: the floppy controller and the DMA controllers, with a disk in drive A: and a part of
+ * a write-protected one in B:. The input is a program of register accesses, whole commands, passing
  * time, and states of any content.
  */
 // LAYERS: dev/pc bus mem state block base

@@ -62,8 +62,8 @@ enum blk_status { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
 /* A read that the host has in memory is done at once if it is short: waking a thread and the loop
  * costs more than the copy, and the others wait for the machine lock no longer than that. */
 #define INLINE_MAX KIB(64)
-/* Longer transfers go in pieces, one after the other: what a piece's first copy leaves in the caches
- * of the host its second copy finds there, and buffers stay few. */
+/* Longer transfers go in pieces, one after the other: what a piece's first copy leaves in the
+ * host's caches its second copy finds there, and buffers stay few. */
 #define PIECE_MAX KIB(512)
 #define IDLE_BYTES_MAX MIB(8) /* of buffers kept for the next requests */
 

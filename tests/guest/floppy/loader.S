@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# What the boot sector loads: long enough for a chain of clusters, the end of which it looks at. Then it
-# tries drive B:, writes to drive A:, and leaves through the exit port with what came of it.
+# What the boot sector loads: long enough for a chain of clusters, the end of which it looks at.
+# Then it tries drive B:, writes to drive A:, and leaves through the exit port with what came of it.
         .code16
         .globl  _start
         .set    EXIT_PORT, 0xf4
