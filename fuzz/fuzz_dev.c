@@ -20,6 +20,7 @@
 #include "dev/pc/port61.h"
 #include "dev/pc/port92.h"
 #include "dev/pc/uart16550.h"
+#include "dev/pc/vmgenid.h"
 #include "program.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -114,6 +115,7 @@ struct isa_rig {
     struct rtc rtc;
     struct acpi_pm pm;
     struct hpet hpet;
+    struct vmgenid vmgenid;
     uint64_t wall_ns;
 };
 
@@ -171,6 +173,7 @@ static void *isa_make(struct dev_rig *r)
                                  .sci = pic_irq(&i->pic, 9),
                                  .base = ACPI_PM_BASE };
     acpi_pm_init(&i->pm, r->bus, &pm);
+    vmgenid_init(&i->vmgenid, r->bus, 0xfef00000);
     return i;
 }
 
@@ -209,6 +212,7 @@ static void isa_poke(void *rig, struct program *p)
 static void isa_unmake(void *rig)
 {
     struct isa_rig *i = rig;
+    vmgenid_fini(&i->vmgenid);
     acpi_pm_fini(&i->pm);
     rtc_fini(&i->rtc);
     port61_fini(&i->port61);
@@ -385,7 +389,7 @@ static const struct rig_kind kinds[] = {
     },
     {
         .port = { { 0x600, 64 }, { 0xb2, 2 }, { 0x20, 2 } },
-        .mmio = { { 0xfed00000, 0x180 } },
+        .mmio = { { 0xfed00000, 0x180 }, { 0xfef00000, 0x20 } },
         .make = isa_make,
         .poke = isa_poke,
         .unmake = isa_unmake,

@@ -10,6 +10,7 @@
 
 #include "api/command.h"
 #include "base/alloc.h"
+#include "base/bytes.h"
 #include "machine/machine.h"
 #include "machine/pc.h"
 
@@ -48,6 +49,20 @@ static int query_kvm(struct api_call *c)
 static int query_uuid(struct api_call *c)
 {
     c->result = json_pack("{s:s}", "UUID", "00000000-0000-0000-0000-000000000000");
+    return 0;
+}
+
+static int query_generation(struct api_call *c)
+{
+    uint8_t id[VMGENID_BYTES];
+    char text[37];
+    bus_lock(c->machine->bus);
+    memcpy(id, c->machine->pc->vmgenid.guid, sizeof id);
+    bus_unlock(c->machine->bus);
+    snprintf(text, sizeof text,
+             "%08x-%04x-%04x-%02x%02x-%02x%02x%02x%02x%02x%02x", load_le32(id), load_le16(id + 4),
+             load_le16(id + 6), id[8], id[9], id[10], id[11], id[12], id[13], id[14], id[15]);
+    c->result = json_pack("{s:s}", "guid", text);
     return 0;
 }
 
@@ -220,6 +235,7 @@ const struct api_command api_query_commands[] = {
     { "query-pci", query_pci, NULL },
     { "query-target", query_target, NULL },
     { "query-uuid", query_uuid, NULL },
+    { "query-vm-generation-id", query_generation, NULL },
     { "x-sosia-counters", counters, NULL },
     { NULL, NULL, NULL },
 };

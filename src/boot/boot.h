@@ -37,6 +37,8 @@ struct boot_machine {
     uint8_t gpe0_len;     /* bytes of status and enable registers together, even */
     uint16_t hotplug_base; /* registers of PCI hot-plug; 0: none */
     uint8_t hotplug_gpe;   /* the general purpose event of it */
+    uint32_t vmgenid;      /* address of the VM generation ID; 0: none */
+    uint8_t vmgenid_gpe;
     uint8_t sci_irq;      /* level, active high */
     uint8_t s5_type;      /* SLP_TYP value of soft-off */
     uint8_t serial_ports; /* bit n: COM(n+1) at the usual place */

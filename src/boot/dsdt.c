@@ -22,6 +22,7 @@ enum {
     STA_DISABLED = 0x09,
     INTERRUPT_AT = 5, /* of the number, in the extended interrupt descriptor */
     PCI_FIRST_PORT = 0xd00,
+    CHANGED = 0x80, /* what a device-specific notification says */
 };
 #define PCI_WINDOW_MIN 0xc0000000u
 
@@ -322,6 +323,9 @@ static void motherboard(struct aml *a, const struct boot_machine *m)
     if (m->hotplug_base != 0) {
         aml_res_io(&r, m->hotplug_base, 20);
     }
+    if (m->vmgenid != 0) {
+        aml_res_memory(&r, m->vmgenid, 0x1000);
+    }
     name_resources(a, "_CRS", &r);
     aml_close(a);
 }
@@ -351,6 +355,37 @@ static void processors(struct aml *a, const struct boot_machine *m)
     }
 }
 
+/* -- The VM generation ID, which is notified when it changed ------------------------------------ */
+static void generation(struct aml *a, const struct boot_machine *m)
+{
+    aml_device(a, "VGEN");
+    aml_name(a, "_HID");
+    aml_string(a, "SOSIVGID");
+    aml_name(a, "_CID");
+    aml_string(a, "VM_Gen_Counter");
+    aml_name(a, "_DDN");
+    aml_string(a, "VM_Gen_Counter");
+    aml_name(a, "ADDR");
+    aml_package(a, 2);
+    aml_integer(a, m->vmgenid);
+    aml_integer(a, 0);
+    aml_close(a);
+    aml_close(a);
+}
+
+static void generation_event(struct aml *a, const struct boot_machine *m)
+{
+    char method[] = "_E00";
+    snprintf(method, sizeof method, "_E%02X", m->vmgenid_gpe & 0xffu);
+    aml_scope(a, "\\_GPE");
+    aml_method(a, method, 0);
+    aml_op(a, AML_NOTIFY);
+    aml_path(a, "\\_SB.VGEN");
+    aml_integer(a, CHANGED);
+    aml_close(a);
+    aml_close(a);
+}
+
 void dsdt_build(struct aml *a, const struct boot_machine *m, uint64_t ram_below_4g)
 {
     sleep_states(a, m);
@@ -372,8 +407,14 @@ void dsdt_build(struct aml *a, const struct boot_machine *m, uint64_t ram_below_
         hpet(a);
     }
     processors(a, m);
+    if (m->vmgenid != 0) {
+        generation(a, m);
+    }
     aml_close(a);
     if (m->hotplug_base != 0) {
         dsdt_hotplug_event(a, m);
+    }
+    if (m->vmgenid != 0) {
+        generation_event(a, m);
     }
 }

@@ -43,6 +43,7 @@ struct dev_class {
     /* Finish what is under way on the host (disk requests): before a save, while everything that
      * this may change, processors and interrupt controllers among it, is still unsaved. */
     void (*quiesce)(void *dev);
+    bool came_later; /* older streams have no section of it: it stays as it is */
 };
 
 /* First member of every device. */

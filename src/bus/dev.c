@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 -- the machine's list of devices: reset, save, load */
 #include <assert.h>
+#include <errno.h>
 #include <string.h>
 
 #include "bus/bus.h"
@@ -73,7 +74,7 @@ int bus_load(struct bus *b, struct state_in *in, struct err *e)
     for (struct dev *d = bus_first_dev(b); d != NULL; d = d->next) {
         if (d->cls->state != NULL) {
             int r = state_load(in, d->name, d->cls->version, d->cls->state, d, d->cls->size, e);
-            if (r < 0) {
+            if (r < 0 && !(r == -ENOENT && d->cls->came_later)) {
                 return r;
             }
         }

@@ -413,6 +413,7 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
                                                 .removable = slots_removable,
                                                 .ctx = p };
     pci_hotplug_init(&p->hotplug, b, PC_HOTPLUG_BASE, &hotplug); /* 0xae00 */
+    vmgenid_init(&p->vmgenid, b, PC_VMGENID_BASE);
 
     /* Time: the HPET may take the place of the 8254 and of the RTC's interrupt */
     struct hpet_config hpet = { .clock = m->clock,
@@ -484,7 +485,10 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
         test_dev_init(&p->test_dev, b, line); /* 0xe0 0x2000 0xff000000 */
     }
     fill_cmos(p);
-    r = fill_fw_cfg(p, e);
+    r = vmgenid_renew(&p->vmgenid, e);
+    if (r == 0) {
+        r = fill_fw_cfg(p, e);
+    }
     if (r == 0 && (c->kernel == NULL || c->screen || c->display.kind != DISPLAY_NONE)) {
         r = firmware_add_vga(p, e); /* slot 2 */
     }
@@ -535,6 +539,7 @@ void pc_fini(struct pc *p)
     dma_fini(&p->dma);
     pit_fini(&p->pit);
     hpet_fini(&p->hpet);
+    vmgenid_fini(&p->vmgenid);
     pci_hotplug_fini(&p->hotplug);
     piix4_pm_fini(&p->pm_function);
     acpi_pm_fini(&p->pm);
@@ -564,6 +569,15 @@ void pc_firmware_setup(struct pc *p)
 
 bool pc_press_power(struct pc *p) { return acpi_pm_press_power_button(&p->pm); }
 
+int pc_new_generation(struct pc *p, struct err *e)
+{
+    int r = vmgenid_renew(&p->vmgenid, e);
+    if (r == 0) {
+        acpi_pm_raise_gpe(&p->pm, PC_VMGENID_GPE);
+    }
+    return r;
+}
+
 void pc_describe(const struct pc *p, struct boot_machine *b)
 {
     b->ioapic_id = 0;
@@ -574,6 +588,8 @@ void pc_describe(const struct pc *p, struct boot_machine *b)
     b->sci_irq = PC_SCI_IRQ;
     b->hotplug_base = PC_HOTPLUG_BASE;
     b->hotplug_gpe = PC_HOTPLUG_GPE;
+    b->vmgenid = PC_VMGENID_BASE;
+    b->vmgenid_gpe = PC_VMGENID_GPE;
     b->s5_type = ACPI_PM_SLP_TYP_S5;
     b->pirq_gsi = PC_PIRQ_PIN;
     for (unsigned i = 0; i < MACHINE_SERIAL_PORTS; i++) {

@@ -30,6 +30,7 @@
 #include "dev/pc/test_dev.h"
 #include "dev/pc/uart16550.h"
 #include "dev/pc/vga.h"
+#include "dev/pc/vmgenid.h"
 #include "machine/cards.h"
 #include "machine/config.h"
 #include "machine/disks.h"
@@ -42,6 +43,8 @@ struct machine;
 #define PC_SCI_IRQ 9
 #define PC_HOTPLUG_BASE 0xae00
 #define PC_HOTPLUG_GPE 1
+#define PC_VMGENID_BASE 0xfef00000u
+#define PC_VMGENID_GPE 2
 #define PC_PIRQ_PIN 16 /* of the I/O APIC: PIRQA..D past the router */
 
 struct pc {
@@ -68,6 +71,7 @@ struct pc {
     struct netdevs netdevs;
     struct cards cards; /* in the PCI slots */
     struct pci_hotplug hotplug;
+    struct vmgenid vmgenid;
     /* Time */
     struct pit pit;
     struct rtc rtc;
@@ -105,5 +109,7 @@ void pc_firmware_setup(struct pc *p);
 void pc_describe(const struct pc *p, struct boot_machine *b);
 /* True when the guest listens. */
 bool pc_press_power(struct pc *p);
+/* The guest goes on in a world where others may have its past: a new generation ID. */
+MUST_CHECK int pc_new_generation(struct pc *p, struct err *e);
 
 #endif

@@ -235,6 +235,9 @@ int snapshot_load(struct snapshot *s, struct machine *m, struct err *e)
     if (r == 0) {
         r = machine_load_state(m, s->state, e);
     }
+    if (r == 0) {
+        r = pc_new_generation(m->pc, e);
+    }
     machine_memory_changed(m);
     /* To the guest it was a moment that took long: its clocks show today. */
     uint64_t now = wall_ns();

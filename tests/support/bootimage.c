@@ -160,6 +160,8 @@ struct boot_machine image_machine(unsigned cpus)
         .gpe0_len = 4,
         .hotplug_base = 0xae00,
         .hotplug_gpe = 1,
+        .vmgenid = 0xfef00000,
+        .vmgenid_gpe = 2,
         .sci_irq = 9,
         .serial_ports = 0xf,
         .pirq_gsi = 16,
