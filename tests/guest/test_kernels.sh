@@ -68,5 +68,5 @@ refused "a file that is no kernel" "zeros" -k "$work/zeros"
 refused "a missing initrd" "none" -k "$good" -i "$work/none"
 refused "an unknown CPU model" "pentium9" -k "$good" --cpu pentium9
 refused "a size that is none" "lots" -k "$good" -m lots
-refused "an option of later" "not built yet" -k "$good" --api "$work/socket"
+refused "an option of later" "not built yet" -k "$good" --display web
 echo "1..$n"
