@@ -72,6 +72,9 @@ static void resize(struct vnc *v)
     rfbClientIteratorPtr it = rfbGetClientIterator(rfb);
     for (rfbClientPtr cl; (cl = rfbClientIteratorNext(it)) != NULL;) {
         rfb->setTranslateFunction(cl);
+        /* It marks those only that have said that they want to know; one that has ServerInit, and
+         * with it the old size, may be about to. Until it does nothing is sent. */
+        cl->newFBSizePending = cl->state == RFB_NORMAL;
     }
     rfbReleaseClientIterator(it);
 }

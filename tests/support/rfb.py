@@ -24,13 +24,18 @@ def vnc_des(password, challenge):
 
 
 class Viewer:
-    def __init__(self, port, password=None, host="127.0.0.1"):
+    def __init__(self, port, password=None, host="127.0.0.1", late=None):
+        """late: what to do before the server hears which encodings are understood"""
         self.sock = socket.create_connection((host, port), 30)
         self.width = self.height = 0
         self.pixels = bytearray()
         self.extended = False
         self.updates = 0
         self.accepted = self.handshake(password)
+        if self.accepted:
+            if late:
+                late()
+            self.begin()
 
     def take(self, size):
         data = b""
@@ -57,10 +62,12 @@ class Viewer:
         self.take(16)
         self.take(struct.unpack(">I", self.take(4))[0])
         self.pixels = bytearray(4 * self.width * self.height)
+        return True
+
+    def begin(self):
         self.sock.sendall(struct.pack(">BxxxBBBBHHHBBBxxx", 0, 32, 24, 0, 1, 255, 255, 255, 16, 8, 0))
         self.sock.sendall(struct.pack(">BxH3i", 2, 3, RAW, NEW_SIZE, EXTENDED_KEYS))
         self.ask(0)
-        return True
 
     def ask(self, incremental):
         self.sock.sendall(struct.pack(">BBHHHH", 3, incremental, 0, 0, self.width, self.height))
