@@ -315,6 +315,8 @@ int sosia_snapshot_open(struct sosia_snapshot **out, const char *path, char *err
 void sosia_snapshot_close(struct sosia_snapshot *s);
 void sosia_snapshot_config(struct sosia_snapshot *s, struct sosia_config *config);
 int sosia_snapshot_keep_disks(struct sosia_snapshot *s, const char *prefix, char *error);
+/* Removes those again, when no VM came of it. */
+void sosia_snapshot_drop_disks(struct sosia_snapshot *s);
 int sosia_vm_restore(struct sosia_vm *vm, struct sosia_snapshot *s, char *error);
 
 /* What this host can do: the n-th engine from 0 on; -ENOENT after the last. Some guest code is run

@@ -355,7 +355,7 @@ static void processors(struct aml *a, const struct boot_machine *m)
     }
 }
 
-/* -- The VM generation ID, which is notified when it changed ------------------------------------ */
+/* -- The VM generation ID, which is notified when it changed ----------------------------------- */
 static void generation(struct aml *a, const struct boot_machine *m)
 {
     aml_device(a, "VGEN");

@@ -112,6 +112,29 @@ static int screenshot(const char *which, const char *file, struct err *e)
     return r;
 }
 
+/* Takes args; their "file" is added. */
+static int take_snapshot(const char *which, const char *file, json_t *args, json_t **did,
+                         struct err *e)
+{
+    struct api_client *c;
+    int r = api_client_open(&c, which, SNAPSHOT_PATIENCE_S, e);
+    if (r < 0) {
+        json_decref(args);
+        return r;
+    }
+    char *path = absolute(file);
+    json_object_set_new(args, "file", json_string(path));
+    free(path);
+    r = api_client_call(c, "x-sosia-snapshot", args, did, e);
+    api_client_close(c);
+    return r;
+}
+
+int control_scratch_snapshot(const char *which, const char *file, struct err *e)
+{
+    return take_snapshot(which, file, json_pack("{s:b}", "scratch", true), NULL, e);
+}
+
 /* argv: NAME FILE, and options in any place. */
 static int snapshot(int argc, char **argv, struct err *e)
 {
@@ -135,15 +158,8 @@ static int snapshot(int argc, char **argv, struct err *e)
     if (r == 0 && count != ARRAY_LEN(names)) {
         r = err_set(e, -EINVAL, "the name of a VM, and a file");
     }
-    struct api_client *c = NULL;
     if (r == 0) {
-        r = api_client_open(&c, names[0], SNAPSHOT_PATIENCE_S, e);
-    }
-    if (r == 0) {
-        char *path = absolute(names[1]);
-        json_object_set_new(args, "file", json_string(path));
-        free(path);
-        r = api_client_call(c, "x-sosia-snapshot", json_incref(args), &did, e);
+        r = take_snapshot(names[0], names[1], json_incref(args), &did, e);
     }
     if (r == 0) {
         printf("%s: %.1f MiB of memory in %lld ms, the guest stood still for %.1f ms\n", names[1],
@@ -153,7 +169,6 @@ static int snapshot(int argc, char **argv, struct err *e)
     }
     json_decref(args);
     json_decref(did);
-    api_client_close(c);
     return r;
 }
 

@@ -5,10 +5,14 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "base/err.h"
+
 /* Is it one of these commands? */
 bool control_knows(const char *command);
 /* argv[0] is the command. Returns the exit status. */
 int control_main(int argc, char **argv);
 void control_help(FILE *to);
+/* Of a VM that runs, for our own use: not synced. */
+MUST_CHECK int control_scratch_snapshot(const char *which, const char *file, struct err *e);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "api/api.h"
 #include "block/image.h"
+#include "cli/clone.h"
 #include "cli/control.h"
 #include "cli/disk.h"
 #include "cli/run.h"
@@ -15,6 +16,7 @@ static void help(FILE *to)
 {
     fputs("usage: sosia run [options] [IMAGE]   run a virtual machine in the foreground\n"
           "       sosia restore FILE [options]  take up a snapshot again\n"
+          "       sosia clone SOURCE -n N [...] many VMs of one that runs, or of a snapshot\n"
           "       sosia disk COMMAND            disk images: create, info, convert, check...\n"
           "       sosia engines                 what this host can do, and why not\n",
           to);
@@ -104,7 +106,7 @@ static bool is_any_of(const char *s, const char *const *list)
 
 int main(int argc, char **argv)
 {
-    static const char *const later[] = { "clone", "migrate", NULL };
+    static const char *const later[] = { "migrate", NULL };
     static const char *const helps[] = { "help", "--help", "-h", NULL };
     static const char *const versions[] = { "version", "--version", "-V", NULL };
     if (argc < 2) {
@@ -113,6 +115,9 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "run") == 0 || strcmp(argv[1], "restore") == 0) {
         return run_main(argc - 1, argv + 1);
+    }
+    if (strcmp(argv[1], "clone") == 0) {
+        return clone_main(argc - 1, argv + 1);
     }
     if (strcmp(argv[1], "disk") == 0) {
         return disk_main(argc - 1, argv + 1);

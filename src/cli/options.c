@@ -330,12 +330,11 @@ static int begin_restore(struct run_options *o, const char *path, struct err *e)
     return 0;
 }
 
-/* The disks when it is known what is to become of them. */
-static int end_restore(struct run_options *o, const char *path, struct err *e)
+int options_keep_disks(struct run_options *o, const char *prefix, struct err *e)
 {
     char error[SOSIA_ERROR_BYTES];
     struct sosia_config c;
-    int r = o->ephemeral ? 0 : sosia_snapshot_keep_disks(o->snapshot, path, error);
+    int r = o->ephemeral ? 0 : sosia_snapshot_keep_disks(o->snapshot, prefix, error);
     if (r < 0) {
         return err_set(e, r, "%s", error);
     }
@@ -347,12 +346,11 @@ static int end_restore(struct run_options *o, const char *path, struct err *e)
 int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
 {
     unsigned serials = 0;
-    const char *restore = NULL;
     memset(o, 0, sizeof *o);
     sosia_config_init(&o->config);
     if (strcmp(argv[0], "restore") == 0 && argc > 1 && argv[1][0] != '-') {
-        restore = argv[1];
-        int r = begin_restore(o, restore, e);
+        o->snapshot_path = argv[1];
+        int r = begin_restore(o, argv[1], e);
         if (r < 0) {
             return r;
         }
@@ -387,10 +385,10 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
     if (o->help) {
         return 0;
     }
-    if (restore != NULL) {
+    if (o->snapshot != NULL) {
         return optind < argc ? err_set(e, -EINVAL, "restore: one snapshot, not '%s' too",
                                        argv[optind])
-                             : end_restore(o, restore, e);
+                             : 0;
     }
     if (strcmp(argv[0], "restore") == 0) {
         return err_set(e, -EINVAL, "restore: which snapshot? sosia restore FILE [options]");

@@ -22,6 +22,7 @@ struct run_options {
     bool paused;            /* do not start before somebody says so */
     const char *screenshot; /* file made at the end; or NULL */
     struct sosia_snapshot *snapshot; /* what is restored; or NULL: the VM boots */
+    const char *snapshot_path;
     bool ephemeral;                  /* restore: what it writes to disks is lost at the end */
     bool nets_given;                 /* restore: in place of the snapshot's */
     int stdio_port;             /* the serial port on the terminal, -1: none */
@@ -31,6 +32,9 @@ struct run_options {
 
 /* argv[0] is "run"; or "restore", and argv[1] a snapshot. On failure e has one line. */
 MUST_CHECK int options_parse(struct run_options *o, int argc, char **argv, struct err *e);
+
+/* The disks of a restored VM, when it is known what is to become of them. prefix: of overlays. */
+MUST_CHECK int options_keep_disks(struct run_options *o, const char *prefix, struct err *e);
 
 /* options_cards.c: FILE[,key=value,flag...] of -d, --cdrom and --floppy, and --net. text is cut
  * up. */

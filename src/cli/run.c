@@ -27,6 +27,8 @@
 
 struct run {
     struct run_options options;
+    const struct run_hooks *hooks; /* or NULL */
+    bool started;
     struct sosia_vm *vm;
     struct sosia_api *api; /* or NULL */
     struct sosia_gdb *gdb; /* or NULL */
@@ -231,10 +233,35 @@ static void take_screenshot(struct run *r)
     }
 }
 
+/* From the first instruction to the last; the exit status. */
+static int live(struct run *r)
+{
+    struct timespec from;
+    console_init(&r->console, r->vm, r->options.stdio_port);
+    if (r->options.stdio_port >= 0) {
+        term_raw();
+    }
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    if (!r->options.paused) {
+        sosia_vm_start(r->vm);
+    }
+    wait_for_end(r);
+    /* The guest's last words, unless the person has no more patience. */
+    if (!r->console.quit && r->signal == 0) {
+        output_drain(&r->output, PATIENCE_MS);
+    }
+    int status = status_of(r);
+    if (r->options.verbose > 0) {
+        say_how_it_went(r, &from);
+        say_counters(r);
+    }
+    take_screenshot(r);
+    return status;
+}
+
 static int run_vm(struct run *r)
 {
     char error[SOSIA_ERROR_BYTES];
-    struct timespec from;
     r->options.config.ctx = r;
     r->options.config.serial_output = on_output;
     r->options.config.debug_output = on_debug;
@@ -262,25 +289,11 @@ static int run_vm(struct run *r)
     }
     say_ptys(r);
     say_display(r);
-    console_init(&r->console, r->vm, r->options.stdio_port);
-    if (r->options.stdio_port >= 0) {
-        term_raw();
+    int status = 1;
+    r->started = r->hooks == NULL || r->hooks->go(r->hooks->ctx);
+    if (r->started) {
+        status = live(r);
     }
-    clock_gettime(CLOCK_MONOTONIC, &from);
-    if (!o->paused) {
-        sosia_vm_start(r->vm);
-    }
-    wait_for_end(r);
-    /* The guest's last words, unless the person has no more patience. */
-    if (!r->console.quit && r->signal == 0) {
-        output_drain(&r->output, PATIENCE_MS);
-    }
-    int status = status_of(r);
-    if (r->options.verbose > 0) {
-        say_how_it_went(r, &from);
-        say_counters(r);
-    }
-    take_screenshot(r);
     sosia_gdb_free(r->gdb);
     sosia_api_free(r->api);
     sosia_vm_free(r->vm);
@@ -312,19 +325,39 @@ static int run_with_output(struct run *r, bool *done)
     return status;
 }
 
-int run_main(int argc, char **argv)
+static int parse(struct run *r, int argc, char **argv, struct err *e)
+{
+    struct run_options *o = &r->options;
+    int result = options_parse(o, argc, argv, e);
+    const char *prefix = o->snapshot_path;
+    if (result == 0 && r->hooks != NULL) {
+        result = r->hooks->prepare(r->hooks->ctx, o, &prefix, e);
+    }
+    if (result == 0 && o->snapshot != NULL && !o->help) {
+        result = options_keep_disks(o, prefix, e);
+    }
+    return result;
+}
+
+int run_main(int argc, char **argv) { return run_hooked(argc, argv, NULL); }
+
+int run_hooked(int argc, char **argv, const struct run_hooks *hooks)
 {
     struct run *r = xzalloc(sizeof *r);
+    r->hooks = hooks;
     struct err e = { 0 };
     bool done = true; /* else the output thread outlives us, stuck in a write, and needs r */
     int status = 0;
-    if (options_parse(&r->options, argc, argv, &e) < 0) {
+    if (parse(r, argc, argv, &e) < 0) {
         status = fail(e.msg);
     } else if (r->options.help) {
         run_help();
     } else {
         sosia_log_level(1 + r->options.verbose);
         status = run_with_output(r, &done);
+    }
+    if (r->options.snapshot != NULL && !r->started) {
+        sosia_snapshot_drop_disks(r->options.snapshot);
     }
     sosia_snapshot_close(r->options.snapshot);
     if (done) {

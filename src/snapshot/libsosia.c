@@ -123,6 +123,16 @@ int sosia_snapshot_keep_disks(struct sosia_snapshot *s, const char *prefix, char
     return give(error, r, &e);
 }
 
+void sosia_snapshot_drop_disks(struct sosia_snapshot *s)
+{
+    for (unsigned i = 0; i < SOSIA_DISKS_MAX; i++) {
+        if (inner(s)->kept[i]) {
+            unlink(vmconfig_disk(inner(s)->config, i)->path);
+            inner(s)->kept[i] = false;
+        }
+    }
+}
+
 int sosia_vm_restore(struct sosia_vm *vm, struct sosia_snapshot *s, char *error)
 {
     struct err e = { 0 };
