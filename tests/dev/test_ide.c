@@ -179,6 +179,8 @@ static void test_identify(void **state)
     assert_int_equal(reg(f, 0, 7), 0x50);
     assert_int_equal(load_le32(id + 120), SECTORS);
     assert_int_equal(load_le64(id + 200), SECTORS);
+    assert_int_equal(load_le16(id + 2 * 169), 1); /* TRIM, without a word of what is read then */
+    assert_int_equal(load_le16(id + 2 * 69), 0);
     assert_memory_equal(id + 20, "idks 1", 6); /* bytes of words are swapped */
     set_reg(f, 1, 7, 0xec);                    /* a CD says what it is */
     assert_int_equal(reg(f, 1, 7) & 1, 1);

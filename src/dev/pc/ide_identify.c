@@ -81,7 +81,6 @@ void ide_identify_disk(struct ide_drive *d)
     store_le32(d->data + 2 * 60, lba28);
     word(d, 75, d->sata ? 31 : 0); /* queue depth - 1 */
     serial_transport(d, SATA_SPEEDS | SATA_QUEUES);
-    word(d, 69, 0x4020);          /* trimmed sectors read as zeroes, and always do */
     word(d, 80, 0x00f0);          /* ATA-4 to ATA-7 */
     word(d, 82, 0x0021 | 1 << 14); /* SMART, write cache, NOP */
     word(d, 83, 0x7400);          /* FLUSH CACHE (EXT), 48 bits */
@@ -92,7 +91,9 @@ void ide_identify_disk(struct ide_drive *d)
     word(d, 87, 0x4040 | logs);
     store_le64(d->data + 2 * 100, d->sectors);
     word(d, 105, IDE_DATA_BYTES / IDE_SECTOR); /* sectors of DATA SET MANAGEMENT ranges */
-    word(d, 169, d->readonly ? 0 : 1);         /* TRIM */
+    /* TRIM; what is read from trimmed sectors is not promised (word 69): discarding is a hint to
+     * images, and another image may be put below a running drive. */
+    word(d, 169, d->readonly ? 0 : 1);
 }
 
 void ide_identify_cd(struct ide_drive *d)
