@@ -246,6 +246,78 @@ static void test_scan_code_sets(void **state)
     EXPECT(f, 0xfa, 0xfe);
 }
 
+static void stroke(struct fix *f, unsigned key)
+{
+    i8042_key(&f->kbc, key, true);
+    i8042_key(&f->kbc, key, false);
+}
+
+static void set_leds(struct fix *f, uint8_t leds)
+{
+    data(f, 0xed);
+    data(f, leds);
+    EXPECT(f, 0xfa, 0xfa);
+}
+
+/* The tables of the reference: NumLock on, Shift held, both; the right Shift, two of them. */
+static void test_shifts_around_cursor_keys(void **state)
+{
+    struct fix *f = *state;
+    set_command_byte(f, 0x05);
+    set_leds(f, PS2_LED_NUM);
+    stroke(f, 0xd2);
+    EXPECT(f, 0xe0, 0x12, 0xe0, 0x70, 0xe0, 0xf0, 0x70, 0xe0, 0xf0, 0x12);
+    stroke(f, 0xb5); /* has nothing to do with NumLock */
+    EXPECT(f, 0xe0, 0x4a, 0xe0, 0xf0, 0x4a);
+    stroke(f, 0x52); /* nor has the keypad itself */
+    EXPECT(f, 0x70, 0xf0, 0x70);
+    i8042_key(&f->kbc, 0x2a, true);
+    EXPECT(f, 0x12);
+    stroke(f, 0xd2);
+    EXPECT(f, 0xe0, 0x70, 0xe0, 0xf0, 0x70);
+    set_leds(f, 0);
+    stroke(f, 0xd2);
+    EXPECT(f, 0xe0, 0xf0, 0x12, 0xe0, 0x70, 0xe0, 0xf0, 0x70, 0xe0, 0x12);
+    stroke(f, 0xb5);
+    EXPECT(f, 0xe0, 0xf0, 0x12, 0xe0, 0x4a, 0xe0, 0xf0, 0x4a, 0xe0, 0x12);
+    i8042_key(&f->kbc, 0x36, true);
+    EXPECT(f, 0x59);
+    stroke(f, 0xcb);
+    EXPECT(f, 0xe0, 0xf0, 0x12, 0xe0, 0xf0, 0x59, 0xe0, 0x6b, /* eight: as much as there may be */
+           0xe0, 0xf0, 0x6b, 0xe0, 0x12, 0xe0, 0x59);
+    dev_roundtrip(f->rig.bus, f->rig.clock);
+    i8042_key(&f->kbc, 0x2a, false);
+    EXPECT(f, 0xf0, 0x12);
+    set_command_byte(f, 0x45);
+    stroke(f, 0xc8);
+    EXPECT(f, 0xe0, 0xb6, 0xe0, 0x48, 0xe0, 0xc8, 0xe0, 0x36);
+    data(f, 0xff); /* forgets what is held, as the guest does */
+    EXPECT(f, 0xfa, 0xaa);
+    stroke(f, 0xc8);
+    EXPECT(f, 0xe0, 0x48, 0xe0, 0xc8);
+}
+
+static void test_print_and_pause(void **state)
+{
+    struct fix *f = *state;
+    i8042_key(&f->kbc, 0x9d, true);
+    EXPECT(f, 0xe0, 0x1d);
+    stroke(f, PS2_KEY_PRINT);
+    EXPECT(f, 0xe0, 0x37, 0xe0, 0xb7);
+    stroke(f, PS2_KEY_PAUSE); /* Break */
+    EXPECT(f, 0xe0, 0x46, 0xe0, 0xc6);
+    i8042_key(&f->kbc, 0x9d, false);
+    EXPECT(f, 0xe0, 0x9d);
+    i8042_key(&f->kbc, 0x38, true);
+    EXPECT(f, 0x38);
+    stroke(f, PS2_KEY_PRINT); /* SysRq */
+    EXPECT(f, 0x54, 0xd4);
+    i8042_key(&f->kbc, 0x38, false);
+    EXPECT(f, 0xb8);
+    stroke(f, PS2_KEY_PRINT);
+    EXPECT(f, 0xe0, 0x2a, 0xe0, 0x37, 0xe0, 0xb7, 0xe0, 0xaa);
+}
+
 /* Every key that set 1 has comes out of set 2 by translation. */
 static void test_translation(void **state)
 {
@@ -490,6 +562,8 @@ int main(void)
         TEST(test_keyboard_off_holds_keys),
         TEST(test_reply_before_key),
         TEST(test_scan_code_sets),
+        TEST(test_shifts_around_cursor_keys),
+        TEST(test_print_and_pause),
         TEST(test_translation),
         TEST(test_keyboard_commands),
         TEST(test_keyboard_overrun),

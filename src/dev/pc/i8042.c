@@ -370,7 +370,7 @@ static int i8042_post_load(void *dev, struct err *e)
 
 static const struct dev_class i8042_class = {
     .name = "i8042",
-    .version = 1,
+    .version = 2,
     .state = i8042_state,
     .size = sizeof(struct i8042),
     .reset = i8042_reset,

@@ -19,6 +19,7 @@
 #define PS2_KEY_PAUSE 0xc6u
 #define PS2_KEY_PRINT 0xb7u
 
+#define PS2_LED_NUM 2u
 #define PS2_LED_CAPS 4u
 
 enum ps2_button {
@@ -42,6 +43,7 @@ struct ps2_keyboard {
     uint8_t leds;         /* bit 0 scroll, 1 num, 2 caps lock */
     uint8_t typematic;    /* rate and delay, kept for nobody */
     uint8_t last;         /* for Resend */
+    uint8_t held;         /* Shift, Ctrl and Alt keys that are down, a bit for each */
     uint8_t no_break[32]; /* set 3: bit per code whose release is silent */
 };
 

@@ -3,8 +3,7 @@
  * The 101/102-key keyboard (IBM PS/2 Hardware Interface Technical Reference, "Keyboards"), scan
  * code sets 1, 2 and 3. Keys are numbered by set 1; set 2 comes from the table by which the 8042
  * translates it, read backwards.
- * UNIMPL: the typematic rate (repeating is the caller's), the shift codes that some extended keys
- * are wrapped in while NumLock is on.
+ * UNIMPL: the typematic rate (repeating is the caller's).
  */
 #include <errno.h>
 #include <string.h>
@@ -13,10 +12,12 @@
 #include "dev/pc/ps2.h"
 
 #define KEY_ROOM 16u /* of the queue; the rest is for answers */
-#define KEY_BYTES_MAX 8u /* of one key: Pause in set 2 */
+#define KEY_BYTES_MAX 8u /* of one key: Pause in set 2, or one with two shifts before it */
 #define PREFIX_EXTENDED 0xe0u
 #define PREFIX_BREAK 0xf0u
 #define BREAK1 0x80u          /* set 1: make code with this bit */
+#define KEY_SYSRQ 0x54u       /* numbers of keys, as ps2.h has them */
+#define KEY_SLASH 0xb5u       /* the keypad's */
 #define TYPEMATIC_RESET 0x2bu /* 10.9 a second after half a second */
 
 enum keyboard_command {
@@ -154,25 +155,92 @@ static size_t encode(uint8_t *out, unsigned set, unsigned key, bool down)
     return n;
 }
 
-/* Pause comes and goes at once; Print Screen has a shift around it. */
-static size_t encode_special(uint8_t *out, unsigned set, unsigned key, bool down)
+/* Keys that change what others send while they are held; their bits are in this order. */
+static const uint8_t modifiers[] = { 0x2a, 0x36, 0x1d, 0x9d, 0x38, 0xb8 };
+#define HELD_SHIFT 0x03u
+#define HELD_SHIFT_LEFT 0x01u
+#define HELD_CTRL 0x0cu
+#define HELD_ALT 0x30u
+
+static void note_modifier(struct ps2_keyboard *k, unsigned key, bool down)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(modifiers); i++) {
+        if (modifiers[i] == key) {
+            k->held = (uint8_t)(down ? k->held | BIT(i) : k->held & ~BIT(i));
+        }
+    }
+}
+
+/* Extended codes of the Shift keys, which nobody has moved. */
+static size_t encode_shifts(uint8_t *out, unsigned set, unsigned shifts, bool down)
+{
+    size_t n = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        if (shifts & BIT(i)) {
+            n += encode(out + n, set, modifiers[i] | PS2_KEY_EXTENDED, down);
+        }
+    }
+    return n;
+}
+
+static bool is_cursor_key(unsigned key) { return key >= 0xc7 && key <= 0xd3; }
+
+/* Extended keys share codes with keys that older keyboards had elsewhere. For programs that pass
+ * over the prefix, Shift is changed around them so that those keys would mean the same: the cursor
+ * keys are the keypad's, the slash that of the letters, Print Screen the asterisk. Which of the
+ * Shift keys change, and whether they go down. */
+static unsigned shifts_around(const struct ps2_keyboard *k, unsigned key, bool *down)
+{
+    unsigned shifts = k->held & HELD_SHIFT;
+    bool num = k->leds & PS2_LED_NUM;
+    *down = key == PS2_KEY_PRINT || (is_cursor_key(key) && num);
+    if (key == PS2_KEY_PRINT) {
+        return k->held & (HELD_SHIFT | HELD_CTRL) ? 0 : HELD_SHIFT_LEFT;
+    }
+    if (is_cursor_key(key) && num) {
+        return shifts != 0 ? 0 : HELD_SHIFT_LEFT;
+    }
+    return is_cursor_key(key) || key == KEY_SLASH ? shifts : 0;
+}
+
+/* Pause comes and goes at once, and with Ctrl is Break. */
+static size_t encode_pause(uint8_t *out, const struct ps2_keyboard *k, bool down)
 {
     static const uint8_t pause1[] = { 0xe1, 0x1d, 0x45, 0xe1, 0x9d, 0xc5 };
     static const uint8_t pause2[] = { 0xe1, 0x14, 0x77, 0xe1, 0xf0, 0x14, 0xf0, 0x77 };
-    const unsigned shift = 0x2a | PS2_KEY_EXTENDED;
-    if (key == PS2_KEY_PAUSE) {
-        size_t len = set == 1 ? sizeof pause1 : sizeof pause2;
-        memcpy(out, set == 1 ? pause1 : pause2, len);
-        return down ? len : 0;
+    if (!down) {
+        return 0;
     }
-    size_t n = encode(out, set, down ? shift : key, down);
-    return n + encode(out + n, set, down ? key : shift, down);
+    if (k->held & HELD_CTRL) {
+        size_t n = encode(out, k->set, PS2_KEY_PAUSE, true);
+        return n + encode(out + n, k->set, PS2_KEY_PAUSE, false);
+    }
+    size_t len = k->set == 1 ? sizeof pause1 : sizeof pause2;
+    memcpy(out, k->set == 1 ? pause1 : pause2, len);
+    return len;
+}
+
+/* What a key sends in sets 1 and 2. */
+static size_t encode_key(uint8_t *out, const struct ps2_keyboard *k, unsigned key, bool down)
+{
+    if (key == PS2_KEY_PAUSE) {
+        return encode_pause(out, k, down);
+    }
+    if (key == PS2_KEY_PRINT && (k->held & HELD_ALT)) {
+        return encode(out, k->set, KEY_SYSRQ, down);
+    }
+    bool shift_down;
+    unsigned shifts = shifts_around(k, key, &shift_down);
+    size_t n = down ? encode_shifts(out, k->set, shifts, shift_down) : 0;
+    n += encode(out + n, k->set, key, down);
+    return down ? n : n + encode_shifts(out + n, k->set, shifts, !shift_down);
 }
 
 void ps2_keyboard_key(struct ps2_keyboard *k, unsigned key, bool down)
 {
     uint8_t bytes[KEY_BYTES_MAX];
     size_t n;
+    note_modifier(k, key, down);
     if (!k->scanning || key > 0xff || set2_code(key & 0x7f) == 0) {
         return;
     }
@@ -186,10 +254,8 @@ void ps2_keyboard_key(struct ps2_keyboard *k, unsigned key, bool down)
             bytes[n++] = PREFIX_BREAK;
         }
         bytes[n++] = code;
-    } else if (key == PS2_KEY_PAUSE || key == PS2_KEY_PRINT) {
-        n = encode_special(bytes, k->set, key, down);
     } else {
-        n = encode(bytes, k->set, key, down);
+        n = encode_key(bytes, k, key, down);
     }
     if (k->out.count + n <= KEY_ROOM) {
         ps2_queue_put(&k->out, bytes, n);
@@ -229,6 +295,7 @@ void ps2_keyboard_reset(struct ps2_keyboard *k)
     k->scanning = true;
     k->leds = 0;
     k->last = 0;
+    k->held = 0; /* as the guest believes */
 }
 
 static void argument(struct ps2_keyboard *k, uint8_t byte)
@@ -343,6 +410,7 @@ const struct state_field ps2_keyboard_state[] = {
     STATE(struct ps2_keyboard, typematic),
     STATE(struct ps2_keyboard, last),
     STATE_BYTES(struct ps2_keyboard, no_break),
+    STATE_SINCE(2, struct ps2_keyboard, held),
     STATE_END,
 };
 
