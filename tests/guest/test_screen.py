@@ -143,13 +143,16 @@ def linux(tap, work):
     for code in (0x12, 0x2e, 0x23, 0x18, 0x39, 0x1e, 0x1c):  # echo a
         v.extended_key(code)
     v.wait(lambda: False, 2)
+    for code in (0x45, 0xc8, 0x1c):  # the last line again; NumLock wraps the arrow in shifts
+        v.extended_key(code)
+        v.wait(lambda: False, 1)
     v.type("poweroff -f\n")
     tap.ok(t.wait(60) == 0, "poweroff on tty1", t.status, t.all[-300:])
     with open(screen, encoding="ascii") as f:
         text = f.read()
     tap.ok(re.search(r"^Seen 42 \{~\|\}$", text, re.M) is not None, "what was typed, and its answer",
            text)
-    tap.ok(re.search(r"# echo a\na$", text, re.M) is not None, "keys by their own numbers", text)
+    tap.ok(len(re.findall(r"# echo a\na$", text, re.M)) == 2, "keys by their own numbers", text)
     v.close()
     t.end()
 
