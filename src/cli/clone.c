@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,6 +151,7 @@ static int clone_process(struct clone *c, const struct clone_options *o, const c
 /* -- In the process that makes them ------------------------------------------------------------ */
 struct family {
     unsigned count; /* that were started */
+    sigset_t signals; /* that were blocked before; the others wait until the files are tidied up */
     pid_t pid[CLONES_MAX];
     int ready_fd[CLONES_MAX];
     int go_fd[2];
@@ -169,6 +171,7 @@ static int spawn(struct family *f, const struct clone_options *o, const char *sn
     }
     pid_t pid = fork();
     if (pid == 0) {
+        sigprocmask(SIG_SETMASK, &f->signals, NULL);
         close(f->go_fd[1]);
         close(ready[0]);
         for (unsigned i = 0; i < f->count; i++) {
@@ -192,19 +195,28 @@ static int spawn(struct family *f, const struct clone_options *o, const char *sn
     return 0;
 }
 
-/* Passes on what it says until it is ready (0) or has ended. */
+/* Until it is ready, or has ended, and then what it said last is why. */
 static int await(int fd, const char *name, struct err *e)
 {
-    char text[512];
+    static const char prefix[] = "sosia: ";
+    char text[1024];
+    size_t len = 0;
     ssize_t n;
-    while ((n = read(fd, text, sizeof text)) > 0 || (n < 0 && errno == EINTR)) {
-        size_t len = n > 0 ? strnlen(text, (size_t)n) : 0;
-        fwrite(text, 1, len, stderr);
-        if (n > 0 && len < (size_t)n) {
+    while ((n = read(fd, text + len, sizeof text - 1 - len)) > 0) {
+        len += (size_t)n;
+        if (memchr(text, '\0', len) != NULL) {
+            fputs(text, stderr);
             return 0;
         }
+        if (len == sizeof text - 1) {
+            fwrite(text, 1, len, stderr);
+            len = 0;
+        }
     }
-    return err_set(e, -ECHILD, "%s could not be made, so none is", name);
+    text[len] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+    const char *why = strncmp(text, prefix, strlen(prefix)) == 0 ? text + strlen(prefix) : text;
+    return err_set(e, -ECHILD, "%s: %s, so none is made", name, *why != '\0' ? why : "it ended");
 }
 
 /* Whether they run or not, we know no more of them afterwards. */
@@ -241,6 +253,11 @@ static int make_all(struct family *f, const struct clone_options *o, const char 
         char *name = name_of(o, i);
         r = await(f->ready_fd[i], name, e);
         free(name);
+    }
+    sigset_t waiting;
+    sigpending(&waiting);
+    if (r == 0 && !sigisemptyset(&waiting)) {
+        r = err_set(e, -EINTR, "interrupted");
     }
     int decided = decide(f, r == 0, e);
     return r < 0 ? r : decided;
@@ -292,7 +309,13 @@ static int clone_source(const struct clone_options *o, struct err *e)
 {
     struct family *f = xzalloc(sizeof *f);
     struct stat st;
+    sigset_t ending;
     int r;
+    sigemptyset(&ending);
+    sigaddset(&ending, SIGINT);
+    sigaddset(&ending, SIGTERM);
+    sigaddset(&ending, SIGHUP);
+    sigprocmask(SIG_BLOCK, &ending, &f->signals);
     if (stat(o->source, &st) == 0 && S_ISREG(st.st_mode)) {
         r = make_all(f, o, o->source, e);
     } else {
@@ -309,6 +332,8 @@ static int clone_source(const struct clone_options *o, struct err *e)
         printf("%-20s %8d\n", name, (int)f->pid[i]);
         free(name);
     }
+    fflush(stdout);
+    sigprocmask(SIG_SETMASK, &f->signals, NULL);
     free(f);
     return r;
 }

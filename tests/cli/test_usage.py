@@ -100,7 +100,9 @@ def main():
                                                         kernel]),
             ("two kernels", "only one", ["run", kernel, kernel]),
             ("unknown command", "dance", ["dance"]),
-            ("clone command", "not built yet", ["clone", zeros]),
+            ("migrate command", "not built yet", ["migrate", zeros]),
+            ("clone without a number", "how many", ["clone", zeros]),
+            ("clone of no snapshot", "not a snapshot", ["clone", zeros, "-n", "2"]),
         ]
         for name, word, args in bad:
             status, out, err = g.run(*args, timeout=20)
