@@ -213,9 +213,12 @@ static int await(int fd, const char *name, struct err *e)
             len = 0;
         }
     }
+    len -= len != 0 && text[len - 1] == '\n';
     text[len] = '\0';
-    text[strcspn(text, "\n")] = '\0';
-    const char *why = strncmp(text, prefix, strlen(prefix)) == 0 ? text + strlen(prefix) : text;
+    const char *line = strrchr(text, '\n');
+    const char *why = line != NULL ? line + 1 : text;
+    fwrite(text, 1, (size_t)(why - text), stderr);
+    why += strncmp(why, prefix, strlen(prefix)) == 0 ? strlen(prefix) : 0;
     return err_set(e, -ECHILD, "%s: %s, so none is made", name, *why != '\0' ? why : "it ended");
 }
 
