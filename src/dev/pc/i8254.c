@@ -175,7 +175,8 @@ static uint64_t ticks_to_edge(const struct pit_counter *c, uint64_t tick)
     }
 }
 
-/* Periods of counts so small that edges are only driven at each so many of them: MIN_PERIOD_NS. */
+/* Periods of counts so small that edges are only driven at each so many of them: MIN_PERIOD_NS.
+ * The line is high between those. */
 static bool is_too_fast(const struct pit_counter *c)
 {
     return is_periodic(c) && c->count > 1 && c->count < MIN_PERIOD_TICKS;
@@ -226,7 +227,7 @@ static void update(struct pit *p, uint64_t tick)
         p->edge_tick = c->load_pending ? 0 : edge_after(c, c->load_tick);
         start_pulse(p, tick);
     }
-    irq_set(&p->irq0, out_at(c, tick));
+    irq_set(&p->irq0, is_too_fast(c) || out_at(c, tick));
     arm(p, tick);
 }
 
