@@ -305,6 +305,9 @@ static int parse(struct clone_options *o, int argc, char **argv, struct err *e)
         const char *slash = strrchr(o->source, '/');
         o->prefix = slash != NULL ? slash + 1 : o->source;
     }
+    if (r == 0 && strchr(o->prefix, '/') != NULL) {
+        r = err_set(e, -EINVAL, "--name-prefix: '%s' is no name for a VM", o->prefix);
+    }
     return r;
 }
 

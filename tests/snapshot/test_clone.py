@@ -173,6 +173,7 @@ def refusals(tap, env):
                        (["web", "-n", "0"], "number of clones"),
                        (["web", "-n"], "needs an argument"),
                        (["web", "-n", "2", "--name", "x"], "--name-prefix"),
+                       (["web", "-n", "2", "--name-prefix", "a/b"], "no name"),
                        (["nobody", "-n", "2"], "nobody")):
         status, out, err = g.run("clone", *args, env=env)
         tap.ok(status == 1 and out == "" and text in err and err.count("\n") == 1,
