@@ -70,9 +70,14 @@ bool machine_debug_next(struct machine *m, struct machine_stop *out)
 {
     for (unsigned i = 0; i < m->cpu_count; i++) {
         struct cpu *cpu = m->cpus[i];
-        if (cpu->stop_why != CPU_STOP_NONE) {
-            *out = (struct machine_stop){ i, (enum cpu_stop_why)cpu->stop_why, cpu->stop_va };
+        enum cpu_stop_why why = (enum cpu_stop_why)cpu->stop_why;
+        if (why == CPU_STOP_NONE && cpu->stop_step == CPU_STEP_DONE) {
+            why = CPU_STOP_STEP; /* it was made to pause before it could say so */
+        }
+        if (why != CPU_STOP_NONE) {
+            *out = (struct machine_stop){ i, why, cpu->stop_va };
             cpu->stop_why = CPU_STOP_NONE;
+            cpu->stop_step = CPU_STEP_OFF;
             return true;
         }
     }
@@ -122,14 +127,18 @@ void machine_debug_set_stops(struct machine *m, const struct cpu_stops *stops)
     stops_changed(m);
 }
 
-/* A breakpoint is met again, if it is still there, and a step is asked for anew; an access that a
- * watchpoint saw is done. */
-static bool has_news(const struct cpu *cpu) { return cpu->stop_why >= CPU_STOP_WRITE; }
+/* A breakpoint is met again, if it is still there; an access that a watchpoint saw is done, and so
+ * is a step that is wanted still. */
+static bool has_news(const struct cpu *cpu, enum machine_go how)
+{
+    return cpu->stop_why >= CPU_STOP_WRITE ||
+           (how == MACHINE_GO_STEP && cpu->stop_step == CPU_STEP_DONE);
+}
 
 void machine_debug_go(struct machine *m, const enum machine_go *how)
 {
     for (unsigned i = 0; i < m->cpu_count; i++) {
-        if (has_news(m->cpus[i])) {
+        if (has_news(m->cpus[i], how[i])) {
             machine_notify(m, &(struct machine_event){ .kind = MACHINE_EVENT_DEBUG });
             return;
         }
