@@ -37,19 +37,10 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void poke64(struct vm *vm, gpa_t at, uint64_t v) { vm_poke(vm, at, &v, 8); }
-
-static uint64_t peek64(struct vm *vm, gpa_t at)
-{
-    uint64_t v;
-    memcpy(&v, vm->ram + at, 8);
-    return v;
-}
-
 /* The n-th word on the stack of the handler that was reached. */
 static uint64_t frame(struct vm *vm, unsigned n)
 {
-    return peek64(vm, vm->cpu[0]->gpr[R_SP] + 8 * n);
+    return vm_peek64(vm, vm->cpu[0]->gpr[R_SP] + 8 * n);
 }
 
 static uint64_t run64(struct vm *vm)
@@ -261,7 +252,7 @@ static void large_code_page_remapped(void **state)
     struct vm *vm = *state;
     struct cpu *c = vm->cpu[0];
     prepare_remap(vm);
-    poke64(vm, VM_PD_PAGES + 8, 0x200000 | 0x83 | PTE_G);
+    vm_poke64(vm, VM_PD_PAGES + 8, 0x200000 | 0x83 | PTE_G);
     c->gpr[R_BX] = VM_PAGES + MIB(2);
     c->gpr[R_DI] = VM_PAGES + MIB(2) + 0x55000;
     c->gpr[R_SI] = VM_PD_PAGES + 8;
@@ -341,10 +332,10 @@ static void address_spaces(void **state, bool pcid)
     cpu_update_mode(c);
     tlb_flush_all(c);
     assert_int_equal(run64(vm), 100 * 1001);
-    assert_int_equal(peek64(vm, 0x301000), 100);
-    assert_int_equal(peek64(vm, 0x311000), 100);
-    assert_int_equal(peek64(vm, 0x302ff8), 5);
-    assert_int_not_equal(peek64(vm, 0x312ff8), 5);
+    assert_int_equal(vm_peek64(vm, 0x301000), 100);
+    assert_int_equal(vm_peek64(vm, 0x311000), 100);
+    assert_int_equal(vm_peek64(vm, 0x302ff8), 5);
+    assert_int_not_equal(vm_peek64(vm, 0x312ff8), 5);
 }
 
 static void address_spaces_flushed(void **state) { address_spaces(state, false); }
@@ -372,10 +363,10 @@ static void stack_remapped(void **state)
     c->gpr[R_SP] = VM_PAGES + 0x5000;
     c->gpr[R_SI] = VM_PT + 8 * 4;
     c->gpr[8] = 0x302000 | 3;
-    poke64(vm, 0x302ff0, 77);
+    vm_poke64(vm, 0x302ff0, 77);
     (void)run64(vm);
-    assert_int_equal(peek64(vm, 0x300ff8), 2);
-    assert_int_equal(peek64(vm, 0x302ff0), 4);
+    assert_int_equal(vm_peek64(vm, 0x300ff8), 2);
+    assert_int_equal(vm_peek64(vm, 0x302ff0), 4);
 
     vm_mode(vm, 0, 64); /* read-only now */
     vm_map(vm, 4, 0x300000 | 3);
@@ -384,14 +375,14 @@ static void stack_remapped(void **state)
     c->gpr[8] = 0x300000 | 1;
     assert_int_equal(vm_run(vm, 0), ENGINE_EXIT_SHUTDOWN); /* nor can the fault be pushed */
 
-    poke64(vm, 0x300ff0, 55); /* not there at first: the first push makes it dirty and accessed */
+    vm_poke64(vm, 0x300ff0, 55); /* not there at first: the push makes it dirty and accessed */
     vm_mode(vm, 0, 64);
     vm_map(vm, 4, 0x300000 | 3);
     c->gpr[R_SP] = VM_PAGES + 0x5000;
     c->gpr[R_SI] = VM_PT + 8 * 4;
     c->gpr[8] = 0x300000 | 3;
     (void)run64(vm);
-    assert_int_equal(peek64(vm, VM_PT + 8 * 4) & 0x60, 0x60);
+    assert_int_equal(vm_peek64(vm, VM_PT + 8 * 4) & 0x60, 0x60);
 }
 
 /* A page of the user as stack of the supervisor: only between STAC and CLAC. */
@@ -405,10 +396,10 @@ static void stack_and_smap(void **state)
         return;
     vm_mode(vm, 0, 64);
     for (unsigned i = 0; i < 8; i++) {
-        poke64(vm, VM_PML4 + 0x2000 + 8 * i, (uint64_t)i << 21 | 0x83);
+        vm_poke64(vm, VM_PML4 + 0x2000 + 8 * i, (uint64_t)i << 21 | 0x83);
     }
-    poke64(vm, 0xe000 + 36, VM_STACK); /* IST1: the handler's own stack */
-    poke64(vm, VM_IDT + 16 * 14, peek64(vm, VM_IDT + 16 * 14) | 1ull << 32);
+    vm_poke64(vm, 0xe000 + 36, VM_STACK); /* IST1: the handler's own stack */
+    vm_poke64(vm, VM_IDT + 16 * 14, vm_peek64(vm, VM_IDT + 16 * 14) | 1ull << 32);
     c->tr = (struct cpu_seg){ .base = 0xe000, .limit = 0x67, .attr = 0x8b, .sel = 8 };
     LOAD(vm, VM_CODE, smap);
     vm_map(vm, 4, 0x300000 | 7);
@@ -419,7 +410,7 @@ static void stack_and_smap(void **state)
     (void)run64(vm);
     assert_int_equal(vm_vector(vm, 0), 14);
     assert_int_equal(c->cr2, VM_PAGES + 0x4ff0);
-    assert_int_equal(peek64(vm, 0x300ff8), 2);
+    assert_int_equal(vm_peek64(vm, 0x300ff8), 2);
     assert_int_equal(frame(vm, FRAME_ERROR), 3);
 }
 
@@ -450,7 +441,7 @@ static void faults_in_the_middle(void **state)
     assert_int_equal(c->gpr[R_BX], 16);
     assert_int_equal(c->gpr[14], 7);
     assert_int_equal(c->gpr[15], 0);
-    assert_int_equal(peek64(vm, VM_STACK - 8), 16);
+    assert_int_equal(vm_peek64(vm, VM_STACK - 8), 16);
     assert_int_equal(frame(vm, FRAME_ERROR), 0);
 }
 
@@ -495,7 +486,7 @@ static void wild_branches(void **state)
         else
             LOAD(vm, VM_CODE, wild_ret);
         c->gpr[R_AX] = 0x800000000000;
-        poke64(vm, VM_STACK, c->gpr[R_AX]);
+        vm_poke64(vm, VM_STACK, c->gpr[R_AX]);
         (void)run64(vm);
         assert_int_equal(vm_vector(vm, 0), 13);
         assert_int_equal(frame(vm, FRAME_RIP), VM_CODE);
@@ -515,7 +506,7 @@ static void segments_in_the_middle(void **state)
     static const uint32_t want[] = { 2, 0, 4, 0 };
     vm_mode(vm, 0, 64); /* for the GDT */
     vm_mode(vm, 0, 32);
-    poke64(vm, VM_GDT + 24, 0x00cf93200000ffff); /* data, base 0x200000 */
+    vm_poke64(vm, VM_GDT + 24, 0x00cf93200000ffff); /* data, base 0x200000 */
     c->gdtr = (struct cpu_dtable){ VM_GDT, 0x1f };
     LOAD(vm, VM_CODE, other_data);
     for (unsigned i = 0; i < 3; i++) {
@@ -564,7 +555,7 @@ static void ring_one(void **state)
     LOAD(vm, VM_CODE, cli);
     assert_int_equal(run64(vm), 2);
     vm_mode(vm, 0, 64);
-    poke64(vm, 0xe000 + 4, VM_STACK - 0x1000);
+    vm_poke64(vm, 0xe000 + 4, VM_STACK - 0x1000);
     c->tr = (struct cpu_seg){ .base = 0xe000, .limit = 0x67, .attr = 0x8b, .sel = 8 };
     c->seg[SEG_CS].attr = 0xa0bb;
     c->seg[SEG_CS].sel = 9;
@@ -608,17 +599,6 @@ static void upper_halves(void **state)
 }
 
 /* -- A full code cache ------------------------------------------------------------------------- */
-static uint64_t counter(struct vm *vm, const char *name)
-{
-    char buf[8192];
-    char line[64];
-    vm->cls->stats(vm->engine, buf, sizeof buf);
-    snprintf(line, sizeof line, "%s ", name);
-    const char *at = strstr(buf, line);
-    assert_non_null(at);
-    return strtoull(at + strlen(line), NULL, 10);
-}
-
 /* Far more code than fits: a chain of small blocks over three MiB, several times, with calls back
  * to code that is dropped again and again. */
 static void tiny_cache(void **state)
@@ -645,7 +625,7 @@ static void tiny_cache(void **state)
     c->gpr[R_CX] = 5;
     assert_int_equal(run64(vm), 5 * blocks);
     assert_int_equal(c->gpr[8], 5 * blocks);
-    assert_true(counter(vm, "bt.cache_flushes") > 5);
+    assert_true(vm_counter(vm, "bt.cache_flushes") > 5);
     vm_free(vm);
 }
 
@@ -675,11 +655,11 @@ static void introspection(void **state)
     vm_mode(vm, 0, 64);
     LOAD(vm, VM_CODE, sum64);
     (void)run64(vm);
-    assert_true(counter(vm, "bt.blocks") >= 2);
-    assert_true(counter(vm, "bt.insns") >= 6);
-    assert_true(counter(vm, "bt.helper.hlt") == 1);
-    assert_true(counter(vm, "bt.exits") >= 2);
-    assert_true(counter(vm, "bt.exits.helper") >= 1);
+    assert_true(vm_counter(vm, "bt.blocks") >= 2);
+    assert_true(vm_counter(vm, "bt.insns") >= 6);
+    assert_true(vm_counter(vm, "bt.helper.hlt") == 1);
+    assert_true(vm_counter(vm, "bt.exits") >= 2);
+    assert_true(vm_counter(vm, "bt.exits.helper") >= 1);
     vm_free(vm);
     assert_true(file_has(dump, "block 10000 gpa 10000"));
     assert_true(file_has(dump, "xor eax,eax"));

@@ -42,17 +42,6 @@ __asm__(".pushsection .rodata\n"
         ".popsection\n");
 extern const uint8_t lib[];
 
-static uint64_t counter(struct vm *vm, const char *name)
-{
-    char buf[8192];
-    char line[64];
-    vm->cls->stats(vm->engine, buf, sizeof buf);
-    snprintf(line, sizeof line, "%s ", name);
-    const char *at = strstr(buf, line);
-    assert_non_null(at);
-    return strtoull(at + strlen(line), NULL, 10);
-}
-
 static int set_up(void **state)
 {
     struct vm *vm = vm_new(1, &bt_engine);
@@ -69,21 +58,12 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void poke64(struct vm *vm, gpa_t at, uint64_t v) { vm_poke(vm, at, &v, 8); }
-
-static uint64_t peek64(struct vm *vm, gpa_t at)
-{
-    uint64_t v;
-    memcpy(&v, vm->ram + at, 8);
-    return v;
-}
-
 /* CPL 3, with a stack for the fault at the end. */
 static void user_mode(struct vm *vm)
 {
     struct cpu *c = vm->cpu[0];
     vm_mode(vm, 0, 64);
-    poke64(vm, 0xe000 + 4, VM_STACK - 0x1000);
+    vm_poke64(vm, 0xe000 + 4, VM_STACK - 0x1000);
     c->tr = (struct cpu_seg){ .base = 0xe000, .limit = 0x67, .attr = 0x8b, .sel = 8 };
     c->seg[SEG_CS].attr = 0xa0fb;
     c->seg[SEG_CS].sel = 11;
@@ -105,8 +85,8 @@ static void run_at(struct vm *vm, unsigned page, gpa_t second, unsigned add)
     vm_map(vm, page + 1, second | 5);
     vm_map(vm, page + 2, (LIB + 0x2000) | 5);
     vm_map(vm, page + 3, data | 7);
-    poke64(vm, data, page);
-    poke64(vm, data + 8, 0);
+    vm_poke64(vm, data, page);
+    vm_poke64(vm, data + 8, 0);
     user_mode(vm);
     c->cr4 |= CR4_OSFXSR;
     c->rip = va;
@@ -114,14 +94,14 @@ static void run_at(struct vm *vm, unsigned page, gpa_t second, unsigned add)
     assert_int_equal(vm_run(vm, 0), ENGINE_EXIT_HALT);
     assert_int_equal(vm_vector(vm, 0), 13);
     assert_int_equal(c->gpr[R_AX], 40 * (page + add + 3) + 5);
-    assert_int_equal(peek64(vm, data + 8), 40);
+    assert_int_equal(vm_peek64(vm, data + 8), 40);
     assert_int_equal(c->gpr[R_SI], va);
     assert_true(c->gpr[R_DX] > 0 && c->gpr[R_DX] < 0x100);
-    assert_int_equal(c->gpr[13], peek64(vm, data + 16));
+    assert_int_equal(c->gpr[13], vm_peek64(vm, data + 16));
     assert_int_equal(c->gpr[13] & ~0xfffull, va);
     assert_int_equal(c->gpr[R_DI] & ~0xfffull, va);
     /* the fault is where the HLT is */
-    uint64_t rip = peek64(vm, VM_STACK - 0x1000 - 40);
+    uint64_t rip = vm_peek64(vm, VM_STACK - 0x1000 - 40);
     assert_int_equal(rip & ~0xfffull, va);
     assert_int_equal(lib[rip - va], 0xf4);
 }
@@ -130,18 +110,18 @@ static void elsewhere(void **state)
 {
     struct vm *vm = *state;
     run_at(vm, 3, LIB + 0x1000, ADD);
-    assert_int_equal(counter(vm, "bt.sliding_blocks"), 0);
+    assert_int_equal(vm_counter(vm, "bt.sliding_blocks"), 0);
     run_at(vm, 3, LIB + 0x1000, ADD); /* the same again */
-    assert_int_equal(counter(vm, "bt.sliding_blocks"), 0);
+    assert_int_equal(vm_counter(vm, "bt.sliding_blocks"), 0);
     run_at(vm, 40, LIB + 0x1000, ADD);
-    uint64_t blocks = counter(vm, "bt.blocks");
-    assert_true(counter(vm, "bt.sliding_blocks") > 4);
+    uint64_t blocks = vm_counter(vm, "bt.blocks");
+    assert_true(vm_counter(vm, "bt.sliding_blocks") > 4);
     for (unsigned page = 50; page < 500; page += 37) {
         run_at(vm, page, LIB + 0x1000, ADD);
-        assert_int_equal(counter(vm, "bt.blocks"), blocks);
+        assert_int_equal(vm_counter(vm, "bt.blocks"), blocks);
     }
     run_at(vm, 3, LIB + 0x1000, ADD); /* where it was first: its own translations or those */
-    assert_int_equal(counter(vm, "bt.blocks"), blocks);
+    assert_int_equal(vm_counter(vm, "bt.blocks"), blocks);
 }
 
 /* One address space has a second page of its own. */
@@ -184,7 +164,7 @@ static void page_absent(void **state)
         assert_int_equal(vm_run(vm, 0), ENGINE_EXIT_HALT);
         assert_int_equal(vm_vector(vm, 0), 14);
         assert_int_equal(c->cr2, va + 0x1000);
-        assert_int_equal(peek64(vm, VM_STACK - 0x1000 - 40), va + 0x1000);
+        assert_int_equal(vm_peek64(vm, VM_STACK - 0x1000 - 40), va + 0x1000);
     }
 }
 

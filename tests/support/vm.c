@@ -179,35 +179,57 @@ void vm_poke(struct vm *vm, gpa_t gpa, const void *bytes, size_t len)
     }
 }
 
-static void poke64(struct vm *vm, gpa_t gpa, uint64_t v) { vm_poke(vm, gpa, &v, 8); }
+void vm_poke64(struct vm *vm, gpa_t gpa, uint64_t v) { vm_poke(vm, gpa, &v, 8); }
 
-void vm_map(struct vm *vm, unsigned page, uint64_t pte) { poke64(vm, VM_PT + 8 * page, pte); }
+uint64_t vm_peek64(const struct vm *vm, gpa_t gpa)
+{
+    uint64_t v;
+    memcpy(&v, vm->ram + gpa, 8);
+    return v;
+}
+
+uint64_t vm_counter(struct vm *vm, const char *name)
+{
+    char buf[8192];
+    char line[64];
+    vm->cls->stats(vm->engine, buf, sizeof buf);
+    snprintf(line, sizeof line, "%s ", name);
+    const char *at = strstr(buf, line);
+    if (at == NULL) {
+        fprintf(stderr, "vm: no counter %s\n", name);
+        abort();
+    }
+    return strtoull(at + strlen(line), NULL, 10);
+}
+
+void vm_map(struct vm *vm, unsigned page, uint64_t pte) { vm_poke64(vm, VM_PT + 8 * page, pte); }
 
 void vm_map_other(struct vm *vm, unsigned page, uint64_t pte)
 {
-    poke64(vm, VM_PT_OTHER + 8 * page, pte);
+    vm_poke64(vm, VM_PT_OTHER + 8 * page, pte);
 }
 
 /* Three tables in a row from `at`: PML4, PDPT, PD, and the PD of VM_PAGES at `pages`. */
 static void build_tables(struct vm *vm, gpa_t at, gpa_t pages, gpa_t pt)
 {
-    poke64(vm, at, (at + 0x1000) | PTE_PWU);
-    poke64(vm, at + 0x1000, (at + 0x2000) | PTE_PWU);
-    poke64(vm, at + 0x1000 + 8 * (VM_PAGES >> 30), pages | PTE_PWU);
-    poke64(vm, pages, pt | PTE_PWU);
+    vm_poke64(vm, at, (at + 0x1000) | PTE_PWU);
+    vm_poke64(vm, at + 0x1000, (at + 0x2000) | PTE_PWU);
+    vm_poke64(vm, at + 0x1000 + 8 * (VM_PAGES >> 30), pages | PTE_PWU);
+    vm_poke64(vm, pages, pt | PTE_PWU);
     for (unsigned i = 0; i < 8; i++) {
-        poke64(vm, at + 0x2000 + 8 * i, (uint64_t)i << 21 | PTE_PS | PTE_PWU);
+        vm_poke64(vm, at + 0x2000 + 8 * i, (uint64_t)i << 21 | PTE_PS | PTE_PWU);
     }
 }
 
 static void build_idt(struct vm *vm)
 {
-    poke64(vm, VM_GDT + 8, 0x00af9b000000ffff);
-    poke64(vm, VM_GDT + 16, 0x00cf93000000ffff);
+    vm_poke64(vm, VM_GDT + 8, 0x00af9b000000ffff);
+    vm_poke64(vm, VM_GDT + 16, 0x00cf93000000ffff);
     for (unsigned v = 0; v < 256; v++) {
         uint64_t to = VM_HANDLERS + 16 * v;
-        poke64(vm, VM_IDT + 16 * v, (to & 0xffff) | 8ull << 16 | 0x8eull << 40 | (to >> 16) << 48);
-        poke64(vm, VM_IDT + 16 * v + 8, 0);
+        vm_poke64(vm, VM_IDT + 16 * v,
+                  (to & 0xffff) | 8ull << 16 | 0x8eull << 40 | (to >> 16) << 48);
+        vm_poke64(vm, VM_IDT + 16 * v + 8, 0);
         memset(vm->ram + to, 0xf4, 16);
     }
 }

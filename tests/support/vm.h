@@ -60,6 +60,9 @@ void vm_free(struct vm *vm);
 /* Put a vCPU into flat 16-, 32- or 64-bit code at CPL 0, rip VM_CODE, rsp VM_STACK, flags clear. */
 void vm_mode(struct vm *vm, unsigned index, unsigned bits);
 void vm_poke(struct vm *vm, gpa_t gpa, const void *bytes, size_t len); /* announced as written */
+void vm_poke64(struct vm *vm, gpa_t gpa, uint64_t v);
+uint64_t vm_peek64(const struct vm *vm, gpa_t gpa);
+uint64_t vm_counter(struct vm *vm, const char *name);                   /* of the engine's stats */
 void vm_map(struct vm *vm, unsigned page, uint64_t pte);               /* VM_PAGES + page * 4096 */
 void vm_map_other(struct vm *vm, unsigned page, uint64_t pte);
 enum engine_exit vm_run(struct vm *vm, unsigned index); /* clears a former halt */

@@ -125,13 +125,6 @@ static void push_constant(struct translation *t, uint64_t v, uint32_t site)
     add_sp(t, -(int32_t)slot_size(t));
 }
 
-/* The slide and at, a code address, into reg. */
-static void emit_code_address(struct translation *t, unsigned reg, uint64_t at)
-{
-    emit_rg(&t->e, 0x8b, true, reg, HOT_OFF(slide));
-    emit_lea(&t->e, true, reg, (struct host_mem){ (uint8_t)reg, H_NONE, 0, (int32_t)at });
-}
-
 static void push_return_address(struct translation *t, uint32_t site)
 {
     uint64_t va = wrap_ip(t, t->ip[t->i + 1]);
@@ -142,7 +135,7 @@ static void push_return_address(struct translation *t, uint32_t site)
     }
     check_push(t, &ea, site);
     struct host_mem m = bt_mem_operand(t, &ea, true);
-    emit_code_address(t, T1, va);
+    emit_slid(&t->e, true, T1, (int32_t)va);
     emit_rm(&t->e, 0x89, true, T1, m);
     add_sp(t, -8);
 }
@@ -271,7 +264,7 @@ static void remember_return(struct translation *t)
     if (!linkable(t))
         return;
     if (t->sliding) {
-        emit_code_address(t, T0, va);
+        emit_slid(e, true, T0, (int32_t)va);
         emit_rg(e, 0x89, true, T0, RETURN_OFF(index, va));
     } else if ((int64_t)va == (int32_t)va) {
         emit_rm(e, 0xc7, true, 0, cpu_mem(RETURN_OFF(index, va)));

@@ -30,18 +30,14 @@ void bt_patch_entry(struct bt *bt, struct bt_block *b, const uint8_t *to)
 }
 
 /* Code of its own that looks the address up: for blocks that depend on the mapping of two pages,
- * which only the jump cache knows, and for checked entries that do not fit. */
-static void emit_go(struct bt *bt, struct emit *e, uint64_t pc)
+ * which only the jump cache knows, and for checked entries that do not fit. pc is less the slide
+ * when sliding. */
+static void emit_go(struct bt *bt, struct emit *e, uint64_t pc, bool sliding)
 {
-    emit_mov_imm(e, T1, pc);
-    emit_jmp(e, bt->stubs.go);
-}
-
-/* The same for a sliding block: pc is less the slide. */
-static void emit_go_slid(struct bt *bt, struct emit *e, uint64_t pc)
-{
-    emit_rg(e, 0x8b, true, T1, HOT_OFF(slide));
-    emit_lea(e, true, T1, (struct host_mem){ T1, H_NONE, 0, (int32_t)pc });
+    if (sliding)
+        emit_slid(e, true, T1, (int32_t)pc);
+    else
+        emit_mov_imm(e, T1, pc);
     emit_jmp(e, bt->stubs.go);
 }
 
@@ -50,12 +46,24 @@ static const uint8_t *make_go(struct bt *bt, uint64_t pc, bool sliding)
     struct bt_cache *c = &bt->cache;
     struct emit e = { c->write + c->cold_used, c->write + c->size, c->exec - c->write };
     const uint8_t *code = emit_here(&e);
-    if (sliding)
-        emit_go_slid(bt, &e, pc);
-    else
-        emit_go(bt, &e, pc);
+    emit_go(bt, &e, pc, sliding);
     c->cold_used = (size_t)(e.p - c->write);
     return code;
+}
+
+/* The end of a checked entry: on to the block, or, where the jumps in `other` go, a look-up. */
+static const uint8_t *end_checked(struct bt *bt, struct bt_block *b, struct emit e,
+                                  const uint8_t *entry, uint8_t *const other[2])
+{
+    struct bt_cache *c = &bt->cache;
+    emit_jmp(&e, b->code);
+    c->used = (size_t)(e.p - c->write);
+    e.p = c->write + c->cold_used;
+    emit_bind(&e, other[0]);
+    emit_bind(&e, other[1]);
+    emit_go(bt, &e, b->pc, (b->mode & BT_MODE_SLIDING) != 0);
+    c->cold_used = (size_t)(e.p - c->write);
+    return b->checked = entry;
 }
 
 /* A jump from another guest page is taken only while the exec TLB maps the block's page to where it
@@ -76,22 +84,16 @@ static const uint8_t *checked_entry(struct bt *bt, struct cpu *cpu, struct bt_bl
     struct host_mem addend = tag;
     tag.disp += (int32_t)offsetof(struct tlb_entry, tag_exec);
     addend.disp += (int32_t)offsetof(struct tlb_entry, addend);
-    b->checked = emit_here(&e);
+    const uint8_t *code = emit_here(&e);
+    uint8_t *other[2];
     emit_rg(&e, 0x8b, true, T0, CPU_OFF(tlb));
     emit_mov_imm(&e, T1, page);
     emit_rm(&e, 0x3b, true, T1, tag);
-    uint8_t *other_page = emit_jcc_fwd(&e, CC_NE);
+    other[0] = emit_jcc_fwd(&e, CC_NE);
     emit_mov_imm(&e, T1, entry->addend);
     emit_rm(&e, 0x3b, true, T1, addend);
-    uint8_t *other_memory = emit_jcc_fwd(&e, CC_NE);
-    emit_jmp(&e, b->code);
-    c->used = (size_t)(e.p - c->write);
-    e.p = c->write + c->cold_used;
-    emit_bind(&e, other_page);
-    emit_bind(&e, other_memory);
-    emit_go(bt, &e, b->pc);
-    c->cold_used = (size_t)(e.p - c->write);
-    return b->checked;
+    other[1] = emit_jcc_fwd(&e, CC_NE);
+    return end_checked(bt, b, e, code, other);
 }
 
 /* The same for a sliding block, which finds out where its page is mapped now. */
@@ -104,30 +106,18 @@ static const uint8_t *checked_entry_slid(struct bt *bt, struct bt_block *b)
     if (b->checked != NULL)
         return b->checked;
     struct emit e = { c->write + c->used, c->write + c->cold_first, c->exec - c->write };
-    b->checked = emit_here(&e);
-    emit_rg(&e, 0x8b, true, T1, HOT_OFF(slide));
-    emit_lea(&e, true, T1, (struct host_mem){ T1, H_NONE, 0, page });
-    emit_mov_rr(&e, true, T0, T1);
-    emit_rr(&e, 0xc1, true, 5, T0); /* shr T0, 7: page number times the entry size */
-    emit1(&e, 7);
-    emit_ri(&e, 4, false, T0, (CPU_TLB_SIZE - 1) * (int32_t)sizeof(struct tlb_entry));
-    emit_rg(&e, 0x03, true, T0, CPU_OFF(tlb));
+    const uint8_t *code = emit_here(&e);
+    uint8_t *other[2];
+    emit_slid(&e, true, T1, page);
+    emit_tlb_entry(&e, bt->host_bmi2);
     emit_rm(&e, 0x3b, true, T1, tag);
-    uint8_t *other_page = emit_jcc_fwd(&e, CC_NE);
+    other[0] = emit_jcc_fwd(&e, CC_NE);
     emit_rm(&e, 0x03, true, T1, addend);
     emit_mov_imm(&e, T0, (uintptr_t)b->host & ~(uintptr_t)0xfff);
     emit_rr(&e, 0x39, true, T0, T1); /* cmp T1, T0 */
-    uint8_t *other_memory = emit_jcc_fwd(&e, CC_NE);
-    emit_jmp(&e, b->code);
-    c->used = (size_t)(e.p - c->write);
-    e.p = c->write + c->cold_used;
-    emit_bind(&e, other_page);
-    emit_bind(&e, other_memory);
-    emit_go_slid(bt, &e, b->pc);
-    c->cold_used = (size_t)(e.p - c->write);
-    return b->checked;
+    other[1] = emit_jcc_fwd(&e, CC_NE);
+    return end_checked(bt, b, e, code, other);
 }
-_Static_assert(sizeof(struct tlb_entry) == 32, "index shift");
 
 void bt_link_exit(struct bt *bt, struct cpu *cpu, uint32_t exit, struct bt_block *b)
 {

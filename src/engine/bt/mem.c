@@ -75,8 +75,7 @@ void bt_ea_emit(struct translation *t, const struct ea *ea, unsigned dst)
         return;
     }
     if (ea->slid) {
-        emit_rg(e, 0x8b, true, dst, HOT_OFF(slide));
-        emit_lea(e, true, dst, (struct host_mem){ (uint8_t)dst, H_NONE, 0, ea->disp });
+        emit_slid(e, true, dst, ea->disp);
     } else if (ea->base == INSN_NO_REG && ea->index == INSN_NO_REG) {
         emit_mov_imm(e, dst, (uint64_t)(int64_t)ea->disp);
     } else {
@@ -172,21 +171,6 @@ static void check_stack(struct translation *t, const struct ea *ea, unsigned siz
     c->back = emit_here(e);
 }
 
-/* T0 becomes the place of the entry of the page that T1 is in. */
-static void find_entry(struct translation *t)
-{
-    struct emit *e = &t->e;
-    if (t->bt->host_bmi2) {
-        emit_rorx(e, T0, T1, 7); /* page number times the entry size */
-    } else {
-        emit_mov_rr(e, true, T0, T1);
-        emit_rr(e, 0xc1, true, 5, T0); /* shr T0, 7 */
-        emit1(e, 7);
-    }
-    emit_ri(e, 4, false, T0, (CPU_TLB_SIZE - 1) * (int32_t)sizeof(struct tlb_entry));
-    emit_rg(e, 0x03, true, T0, CPU_OFF(tlb));
-}
-
 /* Page and alignment at once; or the distance from the page's start, which tells whether the last
  * byte is in the page, too, and is large in another page. */
 uint8_t *bt_tlb_compare(struct translation *t, const struct ea *ea, unsigned size,
@@ -195,7 +179,7 @@ uint8_t *bt_tlb_compare(struct translation *t, const struct ea *ea, unsigned siz
     struct emit *e = &t->e;
     struct host_mem tag = { T0, H_NONE, 0, (int32_t)tag_offset(access) };
     bt_ea_emit(t, ea, T1);
-    find_entry(t);
+    emit_tlb_entry(e, t->bt->host_bmi2);
     if (aligned) {
         emit_ri(e, 4, true, T1, PAGE_MASK_IMM | (int32_t)(size - 1));
         emit_rm(e, 0x3b, true, T1, tag);
@@ -242,4 +226,3 @@ struct host_mem bt_mem_operand(struct translation *t, const struct ea *ea, bool 
     emit_lea(e, true, T0, (struct host_mem){ T0, T1, 0, 0 }); /* flags may be the guest's */
     return (struct host_mem){ T0, H_NONE, 0, 0 };
 }
-_Static_assert(sizeof(struct tlb_entry) == 32, "index shift");

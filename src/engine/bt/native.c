@@ -472,8 +472,7 @@ static bool emit_lea_insn(struct translation *t, const struct insn *in)
     if (ea.constant) {
         emit_mov_imm(e, to, wide ? ea.value : (uint32_t)ea.value);
     } else if (ea.slid) {
-        emit_rg(e, 0x8b, true, to, HOT_OFF(slide));
-        emit_lea(e, wide, to, (struct host_mem){ (uint8_t)to, H_NONE, 0, ea.disp });
+        emit_slid(e, wide, to, ea.disp);
         t->keeps_t0 = true;
     } else {
         unsigned base = ea.base == INSN_NO_REG ? H_NONE : host_of(ea.base);

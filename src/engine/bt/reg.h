@@ -38,6 +38,29 @@ static inline int32_t gpr_off(unsigned guest)
     return (int32_t)(offsetof(struct cpu, gpr) + guest * 8) - BT_ANCHOR;
 }
 _Static_assert(offsetof(struct cpu, tlb) % 16 == 0, "alignment of RSP");
+
+/* T0 becomes the place of the TLB entry of the page that T1 is in. */
+static inline void emit_tlb_entry(struct emit *e, bool host_bmi2)
+{
+    if (host_bmi2) {
+        emit_rorx(e, T0, T1, 7); /* page number times the entry size */
+    } else {
+        emit_mov_rr(e, true, T0, T1);
+        emit_rr(e, 0xc1, true, 5, T0); /* shr T0, 7 */
+        emit1(e, 7);
+    }
+    emit_ri(e, 4, false, T0, (CPU_TLB_SIZE - 1) * (int32_t)sizeof(struct tlb_entry));
+    emit_rg(e, 0x03, true, T0, CPU_OFF(tlb));
+}
+_Static_assert(sizeof(struct tlb_entry) == 32, "index shift");
+
+/* An address of a sliding block, at less the slide, into reg (slide.c); leaves flags alone. wide:
+ * all 64 bits of it. */
+static inline void emit_slid(struct emit *e, bool wide, unsigned reg, int32_t at)
+{
+    emit_rg(e, 0x8b, true, reg, HOT_OFF(slide));
+    emit_lea(e, wide, reg, (struct host_mem){ (uint8_t)reg, H_NONE, 0, at });
+}
 /* The first instruction of a block has five bytes, see bt_patch_entry. */
 _Static_assert(offsetof(struct cpu, events) > offsetof(struct cpu, tlb) &&
                    offsetof(struct cpu, events) < offsetof(struct cpu, tlb) + 128,
