@@ -92,7 +92,7 @@ static void run(const struct rig_kind *kind, struct program *p)
             kind->poke(rig, p);
         } else if (op < 0xfc) {
             if (own_states) {
-                roundtrip(&r);
+                roundtrip(r.bus);
             }
         } else if (op < 0xfe) {
             load_any(&r, p);

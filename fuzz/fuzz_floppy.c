@@ -89,7 +89,7 @@ static void step(struct dev_rig *r, struct program *p, bool *own_states)
         if (op < 0xd0) {
             settle(r);
         } else if (op < 0xfc && *own_states) {
-            roundtrip(r);
+            roundtrip(r->bus);
         } else if (op < 0xfe) {
             load_any(r, p);
             *own_states = false;

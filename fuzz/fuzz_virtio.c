@@ -26,26 +26,13 @@
 #include "dev/virtio/rng.h"
 #include "dev/virtio/scsi.h"
 #include "dev/virtio/vsock.h"
+#include "program.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define RAM MIB(1)
 #define BAR 0xe0000000ull
 #define DEVFN PCI_DEVFN(3, 0)
-
-struct program {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint64_t take(struct program *p, unsigned bytes)
-{
-    uint64_t v = 0;
-    for (unsigned i = 0; i < bytes && p->left > 0; i++, p->left--) {
-        v |= (uint64_t)*p->at++ << 8 * i;
-    }
-    return v;
-}
 
 struct rig {
     struct gmem *mem;
@@ -188,32 +175,6 @@ static void unmake(struct rig *r, unsigned kind)
     }
 }
 
-static void roundtrip(struct rig *r)
-{
-    struct err e = { "" };
-    struct state_out *a = state_out_new();
-    struct state_out *b = state_out_new();
-    struct state_in *in;
-    size_t len[2];
-    bus_quiesce(r->bus);
-    bus_save(r->bus, a);
-    const uint8_t *first = state_out_data(a, &len[0]);
-    bus_reset(r->bus);
-    if (state_in_new(&in, first, len[0], &e) < 0 || bus_load(r->bus, in, &e) < 0) {
-        fprintf(stderr, "own state refused: %s\n", e.msg);
-        abort();
-    }
-    state_in_free(in);
-    bus_save(r->bus, b);
-    const uint8_t *second = state_out_data(b, &len[1]);
-    if (len[0] != len[1] || memcmp(first, second, len[0]) != 0) {
-        fprintf(stderr, "state changed by save and load\n");
-        abort();
-    }
-    state_out_free(a);
-    state_out_free(b);
-}
-
 /* A driver that has got as far as DRIVER_OK, with rings where the program writes. */
 static void start(struct rig *r, struct program *p)
 {
@@ -319,7 +280,7 @@ static void step(struct rig *r, unsigned kind, struct program *p)
     default:
         if (op > 240) {
             bus_lock(r->bus);
-            roundtrip(r);
+            roundtrip(r->bus);
             bus_unlock(r->bus);
         }
     }

@@ -29,23 +29,23 @@ static inline uint64_t take(struct program *p, unsigned bytes)
 
 /* -- States ------------------------------------------------------------------------------------ */
 /* Save, reset, load, save: nothing changes. */
-static inline void roundtrip(struct dev_rig *r)
+static inline void roundtrip(struct bus *bus)
 {
     struct err e = { "" };
     struct state_out *a = state_out_new();
     struct state_out *b = state_out_new();
     struct state_in *in;
     size_t len[2];
-    bus_quiesce(r->bus);
-    bus_save(r->bus, a);
+    bus_quiesce(bus);
+    bus_save(bus, a);
     const uint8_t *first = state_out_data(a, &len[0]);
-    bus_reset(r->bus);
-    if (state_in_new(&in, first, len[0], &e) < 0 || bus_load(r->bus, in, &e) < 0) {
+    bus_reset(bus);
+    if (state_in_new(&in, first, len[0], &e) < 0 || bus_load(bus, in, &e) < 0) {
         fprintf(stderr, "own state refused: %s\n", e.msg);
         abort();
     }
     state_in_free(in);
-    bus_save(r->bus, b);
+    bus_save(bus, b);
     const uint8_t *second = state_out_data(b, &len[1]);
     if (len[0] != len[1] || memcmp(first, second, len[0]) != 0) {
         fprintf(stderr, "state changed by save and load\n");
