@@ -30,7 +30,10 @@ static int receive_more(struct api_client *c, struct err *e)
         c->cap = c->cap != 0 ? 2 * c->cap : 65536;
         c->buf = xrealloc(c->buf, c->cap);
     }
-    ssize_t n = recv(c->fd, c->buf + c->len, c->cap - c->len, 0);
+    ssize_t n;
+    do { /* with a timeout on it, a call is not restarted by the kernel (signal(7)) */
+        n = recv(c->fd, c->buf + c->len, c->cap - c->len, 0);
+    } while (n < 0 && errno == EINTR);
     if (n > 0) {
         c->len += (size_t)n;
         return 0;
@@ -70,6 +73,9 @@ static int send_all(int fd, const char *text, struct err *e)
 {
     for (size_t left = strlen(text); left != 0;) {
         ssize_t n = send(fd, text, left, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
         if (n < 0) {
             return err_set(e, -errno, "%s", strerror(errno));
         }

@@ -86,6 +86,9 @@ static bool hears(int fd, const char *text)
     size_t len = 0;
     for (;;) {
         ssize_t n = recv(fd, buf + len, sizeof buf - 1 - len, 0);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
         if (n <= 0) {
             return false;
         }
