@@ -250,11 +250,8 @@ uint64_t clock_next_deadline(struct clock *c)
     return c->count != 0 ? c->heap[0]->deadline_ns : TIMER_NEVER;
 }
 
-uint64_t clock_run_due(struct clock *c)
+static void fire_due(struct clock *c)
 {
-    if (is_paused(c)) {
-        return TIMER_NEVER; /* a paused machine's state stands still; resume calls rearm */
-    }
     assert(!c->running_due);
     c->running_due = true;
     uint64_t now = clock_now_ns(c);
@@ -264,7 +261,23 @@ uint64_t clock_run_due(struct clock *c)
         t->fn(t->ctx, now);
     }
     c->running_due = false;
+}
+
+uint64_t clock_run_due(struct clock *c)
+{
+    if (is_paused(c)) {
+        return TIMER_NEVER; /* a paused machine's state stands still; resume calls rearm */
+    }
+    fire_due(c);
     return is_paused(c) ? TIMER_NEVER : clock_next_deadline(c);
+}
+
+void clock_stop(struct clock *c)
+{
+    if (!is_paused(c)) {
+        clock_pause(c);
+        fire_due(c);
+    }
 }
 
 void clock_step(struct clock *c, uint64_t delta_ns)

@@ -276,8 +276,8 @@ void machine_pause(struct machine *m)
     machine_hold(m, HOLD_PAUSE);
     machine_barrier(m);
     bus_lock(m->bus);
-    clock_pause(m->clock);
     machine_time_stop(&m->time);
+    clock_stop(m->clock);
     bus_unlock(m->bus);
     if (!was_paused) {
         machine_notify(m, &(struct machine_event){ .kind = MACHINE_EVENT_STOP });
@@ -339,8 +339,8 @@ int machine_still(struct machine *m, int (*fn)(struct machine *m, void *ctx, str
     pthread_mutex_unlock(&m->run_lock);
     bus_lock(m->bus);
     bool ran = !m->time.stopped;
-    clock_pause(m->clock);
     machine_time_stop(&m->time);
+    clock_stop(m->clock);
     int r = machine_get_end(m, &end) == 0
                 ? err_set(e, -ESHUTDOWN, "the machine has come to its end")
                 : fn(m, ctx, e);

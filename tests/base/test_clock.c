@@ -174,6 +174,31 @@ static uint64_t test_source(void *ctx)
     return host_ns;
 }
 
+static void stopping_fires_what_is_due(void **state)
+{
+    (void)state;
+    host_ns = 0;
+    struct clock *c = clock_new(test_source, NULL);
+    struct firing f, g;
+    start(&f, c, 1);
+    start(&g, c, 2);
+    timer_arm(&f.t, 100);
+    timer_arm(&g.t, 201);
+    host_ns = 200; /* and no clock_run_due since 100 */
+    clock_stop(c);
+    assert_int_equal(rec.count, 1);
+    assert_int_equal(rec.now[0], 200);
+    host_ns = 300;
+    clock_stop(c);
+    assert_int_equal(rec.count, 1);
+    assert_int_equal(clock_now_ns(c), 200);
+    clock_resume(c);
+    host_ns = 301;
+    assert_true(clock_run_due(c) == TIMER_NEVER);
+    assert_int_equal(rec.count, 2);
+    clock_free(c);
+}
+
 static unsigned rearmed;
 static void count_rearm(void *ctx)
 {
@@ -282,6 +307,7 @@ int main(void)
         cmocka_unit_test(periodic_sees_each_deadline),
         cmocka_unit_test(heap_matches_a_model),
         cmocka_unit_test(paused_time_stands_still),
+        cmocka_unit_test(stopping_fires_what_is_due),
         cmocka_unit_test(real_clock_excludes_pauses_and_rearms),
         cmocka_unit_test(a_run_is_bounded),
         cmocka_unit_test(now_is_monotonic_across_pauses),
