@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Everything but compiling: tests, lint, fuzzing, installation. Included by the Makefile.
 
-TEST_SECONDS ?= 300
+TEST_SECONDS ?= 900
 LONG_SECONDS ?= 7200
 FUZZ_SECONDS ?= 60
 TEST_JOBS    ?= 2
