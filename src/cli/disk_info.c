@@ -2,22 +2,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "cli/disk.h"
-
-static void print_size(uint64_t bytes)
-{
-    static const char *const units[] = { "KiB", "MiB", "GiB", "TiB", "PiB" };
-    unsigned unit = 0;
-    double n = (double)bytes / 1024;
-    for (; n >= 1024 && unit + 1 < ARRAY_LEN(units); unit++) {
-        n /= 1024;
-    }
-    printf("%.3g %s", n, units[unit]);
-}
+#include "cli/text.h"
 
 /* A JSON string of what an image says, so of any bytes. */
 static void print_string(const char *s)
@@ -36,15 +25,6 @@ static void print_string(const char *s)
     putchar('"');
 }
 
-/* For a terminal: an image's text must not move its cursor. */
-static void print_plain(const char *s)
-{
-    for (; *s != '\0'; s++) {
-        unsigned char c = (unsigned char)*s;
-        putchar(c < ' ' || c == 127 ? '?' : c);
-    }
-}
-
 static void print_snapshots(const struct block_snapshot *list, size_t count, bool json)
 {
     for (size_t i = 0; i < count; i++) {
@@ -59,16 +39,11 @@ static void print_snapshots(const struct block_snapshot *list, size_t count, boo
                    s->size, s->vm_state_size, s->seconds, s->nanoseconds);
             continue;
         }
-        char when[64] = "?";
-        time_t t = (time_t)s->seconds;
-        struct tm tm;
-        if (localtime_r(&t, &tm) != NULL) {
-            strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &tm);
-        }
-        printf("  %-4s %s  ", s->id, when);
-        print_size(s->size);
+        char when[TEXT_WHEN];
+        printf("  %-4s %s  ", s->id, text_when(when, s->seconds));
+        text_size(s->size);
         printf("  ");
-        print_plain(s->name);
+        text_plain(s->name);
         putchar('\n');
     }
 }
@@ -118,11 +93,11 @@ static void info_text(struct block *b, const struct block_info *i,
                       const struct block_snapshot *list, size_t count)
 {
     printf("image: ");
-    print_plain(block_path(b));
+    text_plain(block_path(b));
     printf("\nformat: %s", block_format(b));
     if (i->subformat != NULL) {
         printf(" (");
-        print_plain(i->subformat);
+        text_plain(i->subformat);
         printf(")");
     }
     if (i->compat != NULL) {
@@ -130,19 +105,19 @@ static void info_text(struct block *b, const struct block_info *i,
                i->refcount_bits);
     }
     printf("\nsize: ");
-    print_size(block_size(b));
+    text_size(block_size(b));
     printf(" (%" PRIu64 " bytes)\non disk: ", block_size(b));
-    print_size(i->allocated);
+    text_size(i->allocated);
     putchar('\n');
     if (i->cluster_size != 0) {
         printf("cluster size: %" PRIu64 "\n", i->cluster_size);
     }
     if (i->parent_path != NULL) {
         printf("backing file: ");
-        print_plain(i->parent_path);
+        text_plain(i->parent_path);
         if (i->parent_format != NULL) {
             printf(" (");
-            print_plain(i->parent_format);
+            text_plain(i->parent_format);
             printf(")");
         }
         putchar('\n');

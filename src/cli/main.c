@@ -9,6 +9,7 @@
 #include "cli/control.h"
 #include "cli/disk.h"
 #include "cli/run.h"
+#include "cli/snapshots.h"
 #include "net/net.h"
 #include "sosia.h"
 
@@ -20,6 +21,7 @@ static void help(FILE *to)
           "       sosia disk COMMAND            disk images: create, info, convert, check...\n"
           "       sosia engines                 what this host can do, and why not\n",
           to);
+    snapshots_help(to);
     control_help(to);
     fputs("       sosia help [run|disk]         this text, or that command's options\n"
           "       sosia --version\n",
@@ -123,7 +125,9 @@ int main(int argc, char **argv)
         return disk_main(argc - 1, argv + 1);
     }
     int status = 0;
-    if (control_knows(argv[1])) {
+    if (strcmp(argv[1], "snapshot") == 0 && snapshots_know(argc - 1, argv + 1)) {
+        status = snapshots_main(argc - 1, argv + 1);
+    } else if (control_knows(argv[1])) {
         status = control_main(argc - 1, argv + 1);
     } else if (strcmp(argv[1], "engines") == 0) {
         status = engines_main();

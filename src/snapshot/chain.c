@@ -85,8 +85,8 @@ void chain_close(struct chain *c)
         free(c->layer[i].path);
         free(c->layer[i].table);
         free(c->layer[i].slabs);
+        free(c->layer[i].slab);
     }
-    free(c->slab);
     free(c);
 }
 
@@ -117,15 +117,14 @@ const struct snapfile_page *chain_find(const struct chain *c, uint64_t page, uns
 }
 
 /* The frame that the page is in, unpacked; its stored pages lie there one after the other. */
-static int load_slab(struct chain *c, unsigned layer, uint64_t slab, struct err *e)
+static int load_slab(struct chain_layer *l, uint64_t slab, struct err *e)
 {
-    struct chain_layer *l = &c->layer[layer];
     const size_t room = (size_t)SNAPFILE_SLAB_PAGES * SNAPFILE_PAGE;
-    if (c->slab != NULL && c->slab_layer == layer && c->slab_number == slab) {
+    if (l->slab != NULL && l->slab_number == slab) {
         return 0;
     }
-    free(c->slab);
-    c->slab = NULL;
+    free(l->slab);
+    l->slab = NULL;
     uint8_t *packed = xzalloc(l->slabs[slab].len + 1); /* capped by snapfile_read_slabs */
     uint8_t *pages = xzalloc(room);
     int r = snapfile_read(l->fd, l->path, l->slabs[slab].at, packed, l->slabs[slab].len, e);
@@ -138,9 +137,8 @@ static int load_slab(struct chain *c, unsigned layer, uint64_t slab, struct err 
         free(pages);
         return r;
     }
-    c->slab = pages;
-    c->slab_layer = layer;
-    c->slab_number = slab;
+    l->slab = pages;
+    l->slab_number = slab;
     return 0;
 }
 
@@ -155,9 +153,9 @@ int chain_page(struct chain *c, uint64_t page, uint8_t out[SNAPFILE_PAGE], struc
         for (uint64_t n = slab * SNAPFILE_SLAB_PAGES; n < page; n++) {
             place += l->table[n].kind == SNAPFILE_STORED;
         }
-        r = load_slab(c, i, slab, e);
+        r = load_slab(l, slab, e);
         if (r == 0) {
-            memcpy(out, c->slab + place * SNAPFILE_PAGE, SNAPFILE_PAGE);
+            memcpy(out, l->slab + place * SNAPFILE_PAGE, SNAPFILE_PAGE);
         }
     } else {
         r = snapfile_read(l->fd, l->path, l->header.memory_at + page * SNAPFILE_PAGE, out,

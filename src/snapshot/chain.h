@@ -14,14 +14,13 @@ struct chain_layer {
     struct snapfile_header header;
     struct snapfile_page *table; /* owned; NULL until chain_load_tables */
     struct snapfile_slab *slabs; /* owned; NULL unless compressed */
+    uint8_t *slab;               /* owned: the pages of one frame, unpacked; NULL: none yet */
+    uint64_t slab_number;
 };
 
 struct chain {
     struct chain_layer layer[SNAPFILE_CHAIN_MAX]; /* 0 is the snapshot, then its parent... */
     unsigned count;
-    uint8_t *slab;         /* owned: the pages of one frame, unpacked */
-    unsigned slab_layer;   /* which one that is */
-    uint64_t slab_number;
 };
 
 MUST_CHECK int chain_open(struct chain **out, const char *path, struct err *e);

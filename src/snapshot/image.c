@@ -12,7 +12,7 @@
 #include "base/crc32c.h"
 #include "snapshot/pack.h"
 
-#define RUN_PAGES 256u /* most that is written at once */
+#define RUN_PAGES SNAPFILE_SLAB_PAGES /* most that is written at once */
 
 static bool is_zero(const uint8_t *page)
 {
@@ -38,7 +38,7 @@ static bool same_as_parent(struct image *w, uint64_t n, const uint8_t *page, uin
            memcmp(theirs, page, SNAPFILE_PAGE) == 0;
 }
 
-static void judge(struct image *w, uint64_t n)
+static void judge_memory(struct image *w, uint64_t n)
 {
     const uint8_t *page = w->memory + n * SNAPFILE_PAGE;
     struct snapfile_page *p = &w->table[n];
@@ -51,11 +51,36 @@ static void judge(struct image *w, uint64_t n)
     if (w->parent != NULL && same_as_parent(w, n, page, p->crc)) {
         *p = (struct snapfile_page){ .kind = SNAPFILE_PARENT };
     }
-    w->header.stored += p->kind == SNAPFILE_STORED;
+}
+
+/* What page n is, into the table. A stored one's bytes are at `page_bytes` then, for which page n
+ * is the i-th of a run. */
+static int judge(struct image *w, uint64_t n, uint64_t i, struct err *e)
+{
+    int r = 0;
+    if (w->memory != NULL) {
+        judge_memory(w, n);
+    } else {
+        unsigned layer;
+        struct snapfile_page p = *chain_find(w->merged, n, &layer);
+        if (p.kind == SNAPFILE_STORED && layer >= w->layers) {
+            p = (struct snapfile_page){ .kind = SNAPFILE_PARENT };
+        } else if (p.kind == SNAPFILE_STORED) {
+            r = chain_page(w->merged, n, w->room + i * SNAPFILE_PAGE, e);
+        }
+        w->table[n] = p;
+    }
+    w->header.stored += w->table[n].kind == SNAPFILE_STORED;
+    return r;
+}
+
+static const uint8_t *page_bytes(const struct image *w, uint64_t n, uint64_t i)
+{
+    return w->memory != NULL ? w->memory + n * SNAPFILE_PAGE : w->room + i * SNAPFILE_PAGE;
 }
 
 /* Pages at their own places: zeroes and the parent's are holes. */
-static int write_plain(struct image *w)
+static int write_plain(struct image *w, struct err *e)
 {
     const struct snapfile_header *h = &w->header;
     uint64_t n = 0;
@@ -63,22 +88,22 @@ static int write_plain(struct image *w)
     while (r == 0 && n < h->pages) {
         uint64_t first = n;
         while (n < h->pages && n - first < RUN_PAGES) {
-            judge(w, n);
-            if (w->table[n].kind != SNAPFILE_STORED) {
+            r = judge(w, n, n - first, e);
+            if (r < 0 || w->table[n].kind != SNAPFILE_STORED) {
                 break;
             }
             n++;
         }
-        if (n != first) {
-            r = snapfile_write(w->fd, h->memory_at + first * SNAPFILE_PAGE,
-                               w->memory + first * SNAPFILE_PAGE, (n - first) * SNAPFILE_PAGE);
+        if (r == 0 && n != first) {
+            r = snapfile_write(w->fd, h->memory_at + first * SNAPFILE_PAGE, page_bytes(w, first, 0),
+                               (n - first) * SNAPFILE_PAGE);
         }
         n += n < h->pages && n - first < RUN_PAGES; /* the one that ended the run */
     }
     return r;
 }
 
-static int write_packed(struct image *w)
+static int write_packed(struct image *w, struct err *e)
 {
     struct snapfile_header *h = &w->header;
     const size_t room = (size_t)SNAPFILE_SLAB_PAGES * SNAPFILE_PAGE;
@@ -88,15 +113,15 @@ static int write_packed(struct image *w)
     int r = slabs != NULL && pages != NULL && packed != NULL ? 0 : -ENOMEM;
     for (uint64_t s = 0; r == 0 && s < count; s++) {
         size_t len = 0;
-        for (uint64_t n = s * SNAPFILE_SLAB_PAGES;
-             n < h->pages && n < (s + 1) * SNAPFILE_SLAB_PAGES; n++) {
-            judge(w, n);
-            if (w->table[n].kind == SNAPFILE_STORED) {
-                memcpy(pages + len, w->memory + n * SNAPFILE_PAGE, SNAPFILE_PAGE);
+        uint64_t first = s * SNAPFILE_SLAB_PAGES;
+        for (uint64_t n = first; r == 0 && n < h->pages && n - first < SNAPFILE_SLAB_PAGES; n++) {
+            r = judge(w, n, n - first, e);
+            if (r == 0 && w->table[n].kind == SNAPFILE_STORED) {
+                memcpy(pages + len, page_bytes(w, n, n - first), SNAPFILE_PAGE);
                 len += SNAPFILE_PAGE;
             }
         }
-        if (len == 0) {
+        if (r < 0 || len == 0) {
             continue;
         }
         long n = pack_compress(packed, pack_bound(room), pages, len);
@@ -133,7 +158,7 @@ static void lay_out(struct snapfile_header *h)
     h->file_len = align_up(at + h->state_len, SNAPFILE_PAGE); /* and compressed memory behind it */
 }
 
-int image_write(struct image *w)
+static int write_all(struct image *w, struct err *e)
 {
     struct snapfile_header *h = &w->header;
     uint64_t table_len = h->pages * sizeof *w->table;
@@ -141,7 +166,7 @@ int image_write(struct image *w)
     lay_out(h);
     int r = ftruncate(w->fd, (off_t)h->file_len) < 0 ? -errno : 0;
     if (r == 0) {
-        r = h->flags & SNAPFILE_ZSTD ? write_packed(w) : write_plain(w);
+        r = h->flags & SNAPFILE_ZSTD ? write_packed(w, e) : write_plain(w, e);
     }
     if (r == 0) {
         r = snapfile_write(w->fd, h->table_at, w->table, table_len);
@@ -160,5 +185,14 @@ int image_write(struct image *w)
     if (r == 0 && w->sync && fsync(w->fd) < 0) {
         r = -errno;
     }
+    return r;
+}
+
+int image_write(struct image *w, struct err *e)
+{
+    w->room = w->memory == NULL ? try_alloc(RUN_PAGES, SNAPFILE_PAGE) : NULL;
+    int r = w->memory != NULL || w->room != NULL ? write_all(w, e) : -ENOMEM;
+    free(w->room);
+    w->room = NULL;
     return r;
 }

@@ -28,15 +28,16 @@
 #include "machine/pc.h"
 #include "snapshot/image.h"
 #include "snapshot/pack.h"
+#include "snapshot/part.h"
 
 struct save {
     const struct snapshot_save *how;
     struct freeze freeze;
     struct image image;
     struct state_out *state;
-    char *part; /* FILE.part */
+    struct part part;
     pid_t child;
-    int pipe; /* from the child: its struct answer */
+    int pipe;          /* from the child: its struct answer */
     uint64_t still_ns; /* when the machine began to stand still */
 };
 
@@ -108,7 +109,7 @@ static _Noreturn void be_the_child(struct save *s, int to_parent, pid_t parent)
         close_range((unsigned)low + 1, (unsigned)high - 1, 0);
         close_range((unsigned)high + 1, ~0u, 0);
     }
-    struct answer a = { .error = image_write(&s->image) };
+    struct answer a = { .error = image_write(&s->image, NULL) };
     a.stored = s->image.header.stored;
     _exit(write(to_parent, &a, sizeof a) == (ssize_t)sizeof a ? 0 : 1);
 }
@@ -147,25 +148,6 @@ static int stand_still(struct machine *m, void *ctx, struct err *e)
 
 /* -- Before and after -------------------------------------------------------------------------- */
 
-static int open_part(struct save *s, struct err *e)
-{
-    s->part = xasprintf("%s.part", s->how->path);
-    int fd = open(s->part, O_RDWR | O_CREAT | O_CLOEXEC, 0600); /* memory has people's secrets */
-    if (fd < 0) {
-        return err_set(e, -errno, "%s: %s", s->part, strerror(errno));
-    }
-    struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-    if (fcntl(fd, F_OFD_SETLK, &l) < 0 && (errno == EAGAIN || errno == EACCES)) {
-        close(fd);
-        return err_set(e, -EBUSY, "%s: a snapshot is being written there", s->how->path);
-    }
-    s->image.fd = fd;
-    if (ftruncate(fd, 0) < 0) { /* of one that was killed */
-        return err_set(e, -errno, "%s: %s", s->part, strerror(errno));
-    }
-    return 0;
-}
-
 static int open_parent(struct save *s, struct err *e)
 {
     const char *path = s->how->parent;
@@ -187,25 +169,8 @@ static int open_parent(struct save *s, struct err *e)
         replaced.st_ino == resting.st_ino && replaced.st_dev == resting.st_dev) {
         return err_set(e, -EINVAL, "%s: a snapshot cannot take the place of its own parent", path);
     }
-    /* Its name as this file will see it: a bare one when both are in one directory. */
-    char *here = realpath(path, NULL);
-    char *mine = realpath(s->part, NULL);
-    const char *name = here;
-    if (here != NULL && mine != NULL) {
-        size_t n = (size_t)(strrchr(mine, '/') - mine) + 1;
-        if (strncmp(here, mine, n) == 0 && strchr(here + n, '/') == NULL) {
-            name = here + n;
-        }
-    }
-    memcpy(h->parent_id, c->layer[0].header.id, SNAPFILE_ID);
-    bool fits = name != NULL && strlen(name) < sizeof h->parent;
-    if (fits) {
-        snprintf(h->parent, sizeof h->parent, "%s", name);
-    }
-    free(here);
-    free(mine);
-    return fits ? chain_load_tables(s->image.parent, e)
-                : err_set(e, -ENAMETOOLONG, "%s: too long a name", path);
+    r = part_name_parent(h, s->how->path, path, c->layer[0].header.id, e);
+    return r < 0 ? r : chain_load_tables(s->image.parent, e);
 }
 
 static int prepare(struct save *s, struct machine *m, struct err *e)
@@ -228,7 +193,8 @@ static int prepare(struct save *s, struct machine *m, struct err *e)
     if (getrandom(h->id, sizeof h->id, 0) != (ssize_t)sizeof h->id) {
         return err_set(e, -EIO, "%s: the host has no random numbers", path);
     }
-    int r = open_part(s, e);
+    int r = part_open(&s->part, path, e);
+    s->image.fd = s->part.fd;
     if (r == 0 && s->how->parent != NULL) {
         r = open_parent(s, e);
     }
@@ -255,45 +221,26 @@ static int wait_for_child(struct save *s, struct err *e)
     return a.error == 0 ? 0 : err_set(e, a.error, "%s: %s", s->how->path, strerror(-a.error));
 }
 
-static int sync_path(const char *path, int flags)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
-    int r = fd >= 0 && fsync(fd) == 0 ? 0 : -errno;
-    if (fd >= 0) {
-        close(fd);
-    }
-    return r;
-}
-
 /* Disks first: a snapshot that is there must not refer to what is not. */
 static int publish(struct save *s, struct err *e)
 {
-    const char *path = s->how->path;
-    int r = 0;
-    for (unsigned i = 0; i < s->freeze.count && r == 0 && !s->how->scratch; i++) {
-        if (s->freeze.disk[i].frozen != NULL) {
-            r = sync_path(s->freeze.disk[i].frozen, 0);
+    for (unsigned i = 0; i < s->freeze.count && !s->how->scratch; i++) {
+        const char *frozen = s->freeze.disk[i].frozen;
+        int r = frozen != NULL ? part_sync(frozen) : 0;
+        if (r == 0 && frozen != NULL) {
+            r = part_sync_directory(frozen); /* its second name, and the overlay's */
+        }
+        if (r < 0) {
+            return err_set(e, r, "%s: %s", frozen, strerror(-r));
         }
     }
-    if (r == 0 && rename(s->part, path) < 0) {
-        r = -errno;
-    }
-    if (r < 0) {
-        return err_set(e, r, "%s: %s", path, strerror(-r));
-    }
-    if (!s->how->scratch) {
-        const char *slash = strrchr(path, '/');
-        char *dir = slash == NULL ? xstrdup(".") : xasprintf("%.*s/", (int)(slash - path), path);
-        r = sync_path(dir, O_DIRECTORY);
-        free(dir);
-    }
-    return r < 0 ? err_set(e, r, "%s: %s", path, strerror(-r)) : 0;
+    return part_publish(&s->part, !s->how->scratch, e);
 }
 
 int snapshot_save(struct machine *m, const struct snapshot_save *how,
                   struct snapshot_result *result, struct err *e)
 {
-    struct save s = { .how = how, .image.fd = -1, .pipe = -1, .state = state_out_new() };
+    struct save s = { .how = how, .part.fd = -1, .pipe = -1, .state = state_out_new() };
     uint64_t start = ns_of(CLOCK_MONOTONIC);
     int r = prepare(&s, m, e);
     if (r == 0) {
@@ -306,22 +253,16 @@ int snapshot_save(struct machine *m, const struct snapshot_save *how,
     if (r == 0) {
         r = publish(&s, e);
     }
-    if (r < 0 && s.image.fd >= 0) {
-        unlink(s.part);
-    }
     result->total_ns = ns_of(CLOCK_MONOTONIC) - start;
     result->bytes = s.image.header.stored * SNAPFILE_PAGE;
     result->memory = s.image.header.pages * SNAPFILE_PAGE;
     freeze_fini(&s.freeze);
     chain_close(s.image.parent);
     state_out_free(s.state);
-    if (s.image.fd >= 0) {
-        close(s.image.fd);
-    }
+    part_close(&s.part);
     if (s.pipe >= 0) {
         close(s.pipe);
     }
     free(s.image.table);
-    free(s.part);
     return r;
 }
