@@ -113,6 +113,13 @@ const char *boot_kind_name(enum boot_kind kind)
     return "unknown";
 }
 
+int boot_wanted_screen(struct boot_file *kernel, struct boot_screen *want, struct err *e)
+{
+    enum boot_kind kind;
+    int r = boot_recognise(kernel, &kind, e);
+    return r < 0 || kind != BOOT_MULTIBOOT ? r : multiboot_wanted_screen(kernel, want, e);
+}
+
 int boot_load(struct gmem *mem, const struct boot_params *p, struct boot_cpu *cpu, struct err *e)
 {
     assert(p->machine->cpus >= 1 && p->machine->cpus <= BOOT_MAX_CPUS);

@@ -55,6 +55,15 @@ struct boot_machine {
     const char *serial_number; /* NULL: none */
 };
 
+/* What the screen shows when the kernel starts. base 0: there is none. */
+struct boot_screen {
+    uint32_t base;  /* guest physical: of the frame buffer, or of the characters */
+    uint32_t pitch; /* bytes from one line to the next */
+    uint32_t width, height; /* pixels, or characters */
+    uint8_t bpp;
+    bool text; /* a VGA's text mode */
+};
+
 /* -- What to start ----------------------------------------------------------------------------- */
 #define BOOT_MAX_MODULES 64u
 
@@ -70,6 +79,7 @@ struct boot_params {
     const char *cmdline; /* NULL: empty */
     bool no_long_mode;   /* the CPU model has none: use the 32-bit protocol */
     const struct boot_machine *machine;
+    struct boot_screen screen;
 };
 
 /* -- How the first processor begins ------------------------------------------------------------ */
@@ -106,6 +116,10 @@ enum boot_kind { BOOT_UNKNOWN, BOOT_LINUX, BOOT_MULTIBOOT, BOOT_PVH };
 /* What a file is, by content; BOOT_UNKNOWN with a reason in e. -errno: cannot be read. */
 MUST_CHECK int boot_recognise(struct boot_file *kernel, enum boot_kind *kind, struct err *e);
 const char *boot_kind_name(enum boot_kind kind);
+/* The mode that a kernel asks for: width, height and bpp, 0 for what it does not care about. 1; 0:
+ * it asks for none. */
+MUST_CHECK int boot_wanted_screen(struct boot_file *kernel, struct boot_screen *want,
+                                  struct err *e);
 
 /* Load everything. On error RAM holds whatever was written so far. */
 MUST_CHECK int boot_load(struct gmem *mem, const struct boot_params *p, struct boot_cpu *cpu,

@@ -42,6 +42,9 @@ MUST_CHECK int linux_recognise(struct boot_file *f, struct err *e);
 MUST_CHECK int multiboot_recognise(struct boot_file *f, struct err *e);
 MUST_CHECK int pvh_recognise(struct boot_file *f, struct err *e);
 
+MUST_CHECK int multiboot_wanted_screen(struct boot_file *f, struct boot_screen *want,
+                                       struct err *e);
+
 MUST_CHECK int linux_load(struct boot_ctx *c, struct err *e);
 MUST_CHECK int multiboot_load(struct boot_ctx *c, struct err *e);
 MUST_CHECK int pvh_load(struct boot_ctx *c, struct err *e);

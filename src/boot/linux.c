@@ -39,6 +39,12 @@ enum {
     HDR_INIT_SIZE = 0x260,
     HDR_END = 0x290, /* what may be header at most */
 
+    ZP_VIDEO_MODE = 0x006,
+    ZP_VIDEO_COLUMNS = 0x007,
+    ZP_VIDEO_EGA_BX = 0x00a,
+    ZP_VIDEO_LINES = 0x00e,
+    ZP_VIDEO_IS_VGA = 0x00f,
+    ZP_VIDEO_POINTS = 0x010,
     ZP_RSDP = 0x070,
     ZP_RAMDISK_IMAGE_HIGH = 0x0c0,
     ZP_RAMDISK_SIZE_HIGH = 0x0c4,
@@ -251,6 +257,19 @@ static int load_initrd(struct boot_ctx *c, const struct linux_image *k, uint8_t 
     return boot_file_to_guest(f, 0, c->mem, at, f->size, e);
 }
 
+/* Text mode 3, as INT 10h would tell of it. */
+static void describe_screen(uint8_t *zp, const struct boot_screen *s)
+{
+    if (s->base != 0 && s->text) {
+        zp[ZP_VIDEO_MODE] = 3;
+        zp[ZP_VIDEO_COLUMNS] = (uint8_t)s->width;
+        zp[ZP_VIDEO_LINES] = (uint8_t)s->height;
+        zp[ZP_VIDEO_IS_VGA] = 1;
+        store_le16(zp + ZP_VIDEO_EGA_BX, 3); /* 256 KiB of memory */
+        store_le16(zp + ZP_VIDEO_POINTS, 16);
+    }
+}
+
 static void fill_zero_page(const struct boot_ctx *c, const struct linux_image *k, uint64_t kernel,
                            uint64_t cmdline, uint8_t *zp)
 {
@@ -263,6 +282,7 @@ static void fill_zero_page(const struct boot_ctx *c, const struct linux_image *k
     store_le32(zp + HDR_RAMDISK_SIZE, 0);
     store_le64(zp + HDR_SETUP_DATA, 0);
     store_le64(zp + ZP_RSDP, c->rsdp);
+    describe_screen(zp, &c->p->screen);
     const struct e820 *map = &c->layout.map;
     zp[ZP_E820_COUNT] = (uint8_t)map->count;
     for (size_t i = 0; i < map->count; i++) {

@@ -4,7 +4,7 @@
  * their load addresses in the header (a.out kludge), with modules, command line and memory map.
  * Section numbers below are of that text.
  *
- * UNIMPL: video modes (a request is passed over: there is none to tell of), symbols, drives, APM.
+ * UNIMPL: VBE's own structures (the frame buffer is told of), symbols, drives, APM.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -20,6 +20,8 @@
 enum {
     SEARCH_BYTES = 8192, /* the header lies within these */
     HEADER_BYTES = 32,   /* with the addresses */
+    VIDEO_BYTES = 48,    /* with the video mode too */
+    MB_VIDEO = 1u << 2,
     MB_ADDRESSES = 1u << 16,
     MB_REQUIRED = 0xffff, /* a loader must refuse what it does not know of these */
     MB_KNOWN = 0x7,       /* page-aligned modules, memory, video mode wanted */
@@ -37,6 +39,16 @@ enum {
     INFO_MMAP_LENGTH = 44,
     INFO_MMAP_ADDR = 48,
     INFO_LOADER_PTR = 64,
+    INFO_FRAMEBUFFER = 1u << 12,
+    INFO_FB_ADDR = 88,
+    INFO_FB_PITCH = 96,
+    INFO_FB_WIDTH = 100,
+    INFO_FB_HEIGHT = 104,
+    INFO_FB_BPP = 108,
+    INFO_FB_TYPE = 109,
+    INFO_FB_COLOURS = 110,
+    FB_RGB = 1,
+    FB_TEXT = 2,
     INFO_BYTES = 116,
     MODULE_BYTES = 16,
     MMAP_BYTES = 4 + E820_ENTRY_BYTES,
@@ -50,12 +62,13 @@ struct mb_header {
     uint64_t at; /* in the file */
     uint32_t flags;
     uint32_t header_addr, load_addr, load_end, bss_end, entry; /* with MB_ADDRESSES */
+    uint32_t text_mode, width, height, depth;                  /* with MB_VIDEO */
 };
 
 /* 3.1: longword-aligned, magic, flags and checksum sum up to zero. 1 found, 0 not, -errno. */
 static int find_header(struct boot_file *f, struct mb_header *h, struct err *e)
 {
-    uint8_t raw[SEARCH_BYTES + HEADER_BYTES] = { 0 };
+    uint8_t raw[SEARCH_BYTES + VIDEO_BYTES] = { 0 };
     uint64_t size = f->size < sizeof raw ? f->size : sizeof raw;
     int r = boot_file_read(f, 0, raw, size, e);
     if (r < 0) {
@@ -73,6 +86,10 @@ static int find_header(struct boot_file *f, struct mb_header *h, struct err *e)
                 .load_end = load_le32(p + 20),
                 .bss_end = load_le32(p + 24),
                 .entry = load_le32(p + 28),
+                .text_mode = load_le32(p + 32),
+                .width = load_le32(p + 36),
+                .height = load_le32(p + 40),
+                .depth = load_le32(p + 44),
             };
             return 1;
         }
@@ -84,6 +101,20 @@ int multiboot_recognise(struct boot_file *f, struct err *e)
 {
     struct mb_header h;
     return find_header(f, &h, e);
+}
+
+/* 3.1.4. Of a text mode the machine has one, whatever its size. */
+int multiboot_wanted_screen(struct boot_file *f, struct boot_screen *want, struct err *e)
+{
+    struct mb_header h = { 0 };
+    int r = find_header(f, &h, e);
+    if (r <= 0 || !(h.flags & MB_VIDEO) || h.text_mode != 0) {
+        return r < 0 ? r : 0;
+    }
+    *want = (struct boot_screen){ .width = h.width,
+                                  .height = h.height,
+                                  .bpp = h.depth <= 32 ? (uint8_t)h.depth : 0 };
+    return 1;
 }
 
 /* 3.1.3: the file's bytes from load_addr to load_end, then zeros to bss_end. */
@@ -237,6 +268,31 @@ static uint32_t mem_upper(const struct boot_ctx *c)
     return low > LAYOUT_TABLES_END ? (uint32_t)((low - LAYOUT_TABLES_END) / 1024) : 0;
 }
 
+/* 3.3, framebuffer_*: of each colour its lowest bit and how many there are. */
+static void describe_screen(uint8_t *info, const struct boot_screen *s)
+{
+    static const uint8_t true_colour[] = { 16, 8, 8, 8, 0, 8 };
+    static const uint8_t high_colour[] = { 11, 5, 5, 6, 0, 5 };
+    static const uint8_t high_colour_15[] = { 10, 5, 5, 5, 0, 5 };
+    if (s->base == 0) {
+        return;
+    }
+    store_le32(info, load_le32(info) | INFO_FRAMEBUFFER);
+    store_le64(info + INFO_FB_ADDR, s->base);
+    store_le32(info + INFO_FB_PITCH, s->pitch);
+    store_le32(info + INFO_FB_WIDTH, s->width);
+    store_le32(info + INFO_FB_HEIGHT, s->height);
+    info[INFO_FB_BPP] = s->bpp;
+    info[INFO_FB_TYPE] = s->text ? FB_TEXT : FB_RGB;
+    if (!s->text) {
+        memcpy(info + INFO_FB_COLOURS,
+               s->bpp == 15   ? high_colour_15
+               : s->bpp == 16 ? high_colour
+                              : true_colour,
+               sizeof true_colour);
+    }
+}
+
 static int put_info(struct boot_ctx *c, uint64_t kernel_end, uint64_t *at, struct err *e)
 {
     uint8_t info[INFO_BYTES] = { 0 };
@@ -263,6 +319,7 @@ static int put_info(struct boot_ctx *c, uint64_t kernel_end, uint64_t *at, struc
     store_le32(info + INFO_MMAP_LENGTH, (uint32_t)(c->layout.map.count * MMAP_BYTES));
     store_le32(info + INFO_MMAP_ADDR, (uint32_t)map);
     store_le32(info + INFO_LOADER_PTR, (uint32_t)loader);
+    describe_screen(info, &c->p->screen);
     return boot_put(c, info, sizeof info, 4, at, e);
 }
 

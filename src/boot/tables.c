@@ -23,7 +23,15 @@ enum {
     BDA = 0x400,
     BDA_SERIAL = 0x00,
     BDA_EBDA_SEGMENT = 0x0e,
+    BDA_EQUIPMENT = 0x10,
     BDA_BASE_KIB = 0x13,
+    BDA_VIDEO_MODE = 0x49,
+    BDA_VIDEO_COLUMNS = 0x4a,
+    BDA_VIDEO_PAGE_BYTES = 0x4c,
+    BDA_CURSOR_SHAPE = 0x60,
+    BDA_CRTC_PORT = 0x63,
+    BDA_VIDEO_LAST_ROW = 0x84,
+    BDA_CHARACTER_LINES = 0x85,
     BDA_SIZE = 0x100,
 };
 
@@ -45,6 +53,19 @@ uint8_t table_checksum(const uint8_t *data, size_t len)
     return (uint8_t)-sum;
 }
 
+/* Mode 3, as the machine sets it for a kernel that is started directly. */
+static void describe_video(uint8_t *bda)
+{
+    store_le16(bda + BDA_EQUIPMENT, 2u << 4); /* 80 columns, in colour */
+    bda[BDA_VIDEO_MODE] = 3;
+    store_le16(bda + BDA_VIDEO_COLUMNS, 80);
+    store_le16(bda + BDA_VIDEO_PAGE_BYTES, 4096);
+    store_le16(bda + BDA_CURSOR_SHAPE, 0x0d0e);
+    store_le16(bda + BDA_CRTC_PORT, 0x3d4);
+    bda[BDA_VIDEO_LAST_ROW] = 24;
+    bda[BDA_CHARACTER_LINES] = 16;
+}
+
 /* What of the BIOS data area is looked at by those who scan for tables, and by early consoles. */
 static int write_bios_data(struct gmem *mem, const struct boot_machine *m)
 {
@@ -52,6 +73,9 @@ static int write_bios_data(struct gmem *mem, const struct boot_machine *m)
     uint8_t bda[BDA_SIZE] = { 0 };
     for (unsigned i = 0; i < ARRAY_LEN(serial); i++) {
         store_le16(bda + BDA_SERIAL + 2 * i, (m->serial_ports & BIT(i)) != 0 ? serial[i] : 0);
+    }
+    if (m->vga) {
+        describe_video(bda);
     }
     store_le16(bda + BDA_EBDA_SEGMENT, LAYOUT_EBDA >> 4);
     store_le16(bda + BDA_BASE_KIB, LAYOUT_EBDA / 1024);

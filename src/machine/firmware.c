@@ -195,6 +195,45 @@ int firmware_add_vga(struct pc *p, struct err *e)
     return r;
 }
 
+#define FRAME_BUFFER 0xfd000000u
+#define DEFAULT_WIDTH 1024u
+#define DEFAULT_HEIGHT 768u
+#define DEFAULT_BPP 32u
+
+static bool set_graphics(struct pc *p, struct boot_screen *s)
+{
+    s->width = s->width != 0 ? s->width : DEFAULT_WIDTH;
+    s->height = s->height != 0 ? s->height : DEFAULT_HEIGHT;
+    s->bpp = s->bpp >= 15 ? s->bpp : DEFAULT_BPP;
+    if (!vga_set_linear_mode(&p->vga, s->width, s->height, s->bpp)) {
+        return false;
+    }
+    struct pci_bus *pci = i440fx_pci(&p->host);
+    pci_config_write(pci, 0, p->vga.pci.devfn, PCI_BAR0, 4, FRAME_BUFFER);
+    pci_config_write(pci, 0, p->vga.pci.devfn, PCI_COMMAND, 2,
+                     PCI_COMMAND_IO | PCI_COMMAND_MEMORY);
+    s->base = FRAME_BUFFER;
+    s->pitch = s->width * ((s->bpp + 7u) / 8);
+    return true;
+}
+
+void firmware_set_screen(struct pc *p, bool graphics, struct boot_screen *s)
+{
+    if (!p->has_vga) {
+        *s = (struct boot_screen){ .base = 0 };
+        return;
+    }
+    vga_set_text_mode(&p->vga);
+    if (!graphics || !set_graphics(p, s)) {
+        *s = (struct boot_screen){ .base = 0xb8000,
+                                   .pitch = 2 * VGA_COLUMNS,
+                                   .width = VGA_COLUMNS,
+                                   .height = VGA_ROWS,
+                                   .bpp = 16,
+                                   .text = true };
+    }
+}
+
 /* -- UEFI's variables -------------------------------------------------------------------------- */
 static void vars_changed(void *ctx, uint32_t offset, const void *data, uint32_t len)
 {

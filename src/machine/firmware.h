@@ -7,6 +7,7 @@
 
 #include "machine/config.h"
 
+struct boot_screen;
 struct machine;
 struct pc;
 
@@ -15,6 +16,9 @@ struct pc;
 MUST_CHECK int firmware_init(struct pc *p, const struct machine_config *c, struct err *e);
 /* A VGA, with its BIOS where that is installed. */
 MUST_CHECK int firmware_add_vga(struct pc *p, struct err *e);
+/* For a kernel booted directly: text, or with graphics the mode that s wishes, if there is such a
+ * one. s gets what there is then. Machine lock held. */
+void firmware_set_screen(struct pc *p, bool graphics, struct boot_screen *s);
 /* Make the ACPI and SMBIOS files; again when the ACPI registers have moved. Machine lock held. */
 MUST_CHECK int firmware_tables(struct pc *p, struct err *e);
 

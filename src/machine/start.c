@@ -10,6 +10,7 @@
 #include "cpu/access.h"
 #include "cpu/except.h"
 #include "cpu/model.h"
+#include "machine/firmware.h"
 #include "machine/machine.h"
 #include "machine/pc.h"
 
@@ -166,8 +167,13 @@ int machine_boot(struct machine *m, struct err *e)
         .no_long_mode = !cpu_has(&m->model.features, CPU_FEATURE_LM),
         .machine = &board,
     };
+    int r = boot_wanted_screen(&m->kernel, &params.screen, e);
+    if (r < 0) {
+        return r;
+    }
+    firmware_set_screen(m->pc, r > 0, &params.screen);
     struct boot_cpu start = { 0 };
-    int r = boot_load(m->mem, &params, &start, e);
+    r = boot_load(m->mem, &params, &start, e);
     if (r < 0) {
         return r;
     }

@@ -163,6 +163,63 @@ static void multiboot_modules(void **state)
     }
 }
 
+/* MBI 3.3: what the screen shows, where it does. */
+static void multiboot_screen(void **state)
+{
+    (void)state;
+    static const struct image_boot text = {
+        .screen = { .base = 0xb8000, .pitch = 160, .width = 80, .height = 25, .bpp = 16,
+                    .text = true },
+    };
+    static const struct image_boot pixels = {
+        .screen = { .base = 0xfd000000, .pitch = 2560, .width = 640, .height = 480, .bpp = 32 },
+    };
+    struct gmem *m;
+    struct boot_cpu cpu;
+    image_elf(&im, IMAGE_ELF32, IMAGE_MULTIBOOT);
+    assert_int_equal(boot(&text, &m, &cpu), 0);
+    uint64_t info = cpu.gpr[3];
+    assert_int_equal(read32(m, info), 0x124d);
+    assert_int_equal(read32(m, info + 88), 0xb8000);
+    assert_int_equal(read32(m, info + 92), 0);
+    assert_int_equal(read32(m, info + 96), 160);
+    assert_int_equal(read32(m, info + 108) & 0xffff, 2 << 8 | 16);
+    gmem_free(m);
+    assert_int_equal(boot(&pixels, &m, &cpu), 0);
+    info = cpu.gpr[3];
+    assert_int_equal(read32(m, info + 88), 0xfd000000);
+    assert_int_equal(read32(m, info + 100), 640);
+    assert_int_equal(read32(m, info + 104), 480);
+    assert_int_equal(read32(m, info + 108), 8 << 24 | 16 << 16 | 1 << 8 | 32); /* red: 8 at 16 */
+    assert_int_equal(read32(m, info + 112), 8 << 24 | 0 << 16 | 8 << 8 | 8);
+    gmem_free(m);
+}
+
+static void multiboot_wants_a_screen(void **state)
+{
+    (void)state;
+    struct boot_file f;
+    struct boot_screen want = { 0 };
+    struct err e = { "" };
+    image_kludge(&im);
+    boot_file_memory(&f, "kernel", im.data, im.size);
+    assert_int_equal(boot_wanted_screen(&f, &want, &e), 0);
+    uint8_t *h = im.data + KLUDGE_HEADER;
+    store_le32(h + 4, 1u << 16 | 1u << 2);
+    store_le32(h + 8, -(0x1badb002u + (1u << 16 | 1u << 2)));
+    static const uint32_t mode[] = { 0, 800, 0, 24 };
+    for (unsigned i = 0; i < 4; i++) {
+        store_le32(h + 32 + 4 * i, mode[i]);
+    }
+    assert_int_equal(boot_wanted_screen(&f, &want, &e), 1);
+    assert_int_equal(want.width, 800);
+    assert_int_equal(want.height, 0);
+    assert_int_equal(want.bpp, 24);
+    store_le32(h + 32, 1); /* text */
+    assert_int_equal(boot_wanted_screen(&f, &want, &e), 0);
+    boot_file_close(&f);
+}
+
 static void kludge(void **state)
 {
     (void)state;
@@ -455,6 +512,8 @@ int main(void)
         cmocka_unit_test(multiboot_elf),
         cmocka_unit_test(multiboot_without_command_line),
         cmocka_unit_test(multiboot_modules),
+        cmocka_unit_test(multiboot_screen),
+        cmocka_unit_test(multiboot_wants_a_screen),
         cmocka_unit_test(kludge),
         cmocka_unit_test(wrong_kludge),
         cmocka_unit_test(header_must_be_near),

@@ -12,6 +12,8 @@
 #include "dev/pc/i440fx.h"
 #include "dev/pc/vga.h"
 
+#define ROM_FONT 1003 /* nothing aligns it */
+
 struct fix {
     struct dev_rig rig;
     struct gmem *mem;
@@ -28,7 +30,10 @@ static void config_out(struct fix *f, unsigned reg, uint32_t v)
 
 static int setup(void **state)
 {
-    static const uint8_t rom[2048] = { 0x55, 0xaa, 4 };
+    static uint8_t rom[8192] = { 0x55, 0xaa, 16 };
+    static const uint8_t face[] = { 0x7e, 0x81, 0xa5, 0x81, 0x81, 0xbd, 0x99, 0x81, 0x81, 0x7e };
+    memcpy(rom + ROM_FONT + 18, face, sizeof face);
+    memset(rom + ROM_FONT + 'B' * 16, 0xaa, 16);
     struct fix *f = calloc(1, sizeof *f);
     struct err e = { 0 };
     const struct irq none[4] = { { 0 } };
@@ -437,6 +442,40 @@ static void test_png(void **state)
 }
 
 /* Whatever is in the registers: nothing outside of the memory is read or written. */
+/* As a BIOS leaves it; and the frame buffer that a kernel asked its loader for. */
+static void test_setup(void **state)
+{
+    struct fix *f = *state;
+    char text[64];
+    vbe(f, 4, 1);
+    vga_set_text_mode(f->vga);
+    assert_int_equal(vga_text(f->vga, text, sizeof text), 25);
+    mem(f, 0xb8000, 'B');
+    assert_int_equal(in(f, 0xb8001), 7);
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(f->shot.width, 720);
+    assert_int_equal(f->shot.height, 400);
+    assert_int_equal(pixel(f, 0, 5), 0xaaaaaa);
+    assert_int_equal(pixel(f, 1, 5), 0);
+    assert_int_equal(pixel(f, 2, 5), 0xaaaaaa);
+    mem(f, 0xb8001, 0x1e); /* the EGA's yellow, on its blue */
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(pixel(f, 0, 5), 0xffff55);
+    assert_int_equal(pixel(f, 1, 5), 0x0000aa);
+
+    assert_true(vga_set_linear_mode(f->vga, 800, 600, 32));
+    assert_int_equal(vga_text(f->vga, text, sizeof text), 0);
+    vga_ram(f->vga)[4 * (800 * 2 + 3) + 2] = 0xff;
+    vga_render(f->vga, &f->shot);
+    assert_int_equal(f->shot.width, 800);
+    assert_int_equal(f->shot.height, 600);
+    assert_int_equal(pixel(f, 3, 2), 0xff0000);
+    assert_false(vga_set_linear_mode(f->vga, 800, 600, 12));
+    assert_false(vga_set_linear_mode(f->vga, 4096, 4096, 32));
+    assert_false(vga_set_linear_mode(f->vga, 0x80000000, 2, 32));
+    dev_roundtrip(f->rig.bus, f->rig.clock);
+}
+
 static void test_random_traffic(void **state)
 {
     static const uint16_t ports[] = { 0x3c0, 0x3c2, 0x3c4, 0x3c5, 0x3ce, 0x3cf, 0x3d4,
@@ -470,7 +509,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_registers),   T(test_text),        T(test_text_moves), T(test_text_dots),
         T(test_write_modes), T(test_256_colours), T(test_16_colours), T(test_vbe),
-        T(test_png),         T(test_random_traffic),
+        T(test_png),         T(test_setup),       T(test_random_traffic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

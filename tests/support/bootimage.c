@@ -188,6 +188,7 @@ int image_boot(const struct image *im, const struct image_boot *how, struct gmem
         .cmdline = how->cmdline,
         .no_long_mode = how->no_long_mode,
         .machine = &machine,
+        .screen = how->screen,
     };
     r = boot_load(m, &p, cpu, e);
     boot_file_close(&f);

@@ -83,6 +83,7 @@ struct image_boot {
     uint64_t ram;
     unsigned cpus;
     bool no_long_mode;
+    struct boot_screen screen;
 };
 int image_boot(const struct image *im, const struct image_boot *how, struct gmem **mem,
                struct boot_cpu *cpu, struct err *e);

@@ -123,7 +123,7 @@ static uint16_t vbe_read(const struct vga *v, unsigned n)
     return v->vbe[n];
 }
 
-static void vbe_write(struct vga *v, unsigned n, uint16_t value)
+void vga_vbe_write(struct vga *v, unsigned n, uint16_t value)
 {
     switch (n) {
     case VBE_ID:
@@ -354,7 +354,7 @@ static void vbe_port_write(void *dev, uint64_t offset, unsigned size, uint64_t v
     if (offset == 0) {
         v->vbe_index = (uint16_t)value;
     } else {
-        vbe_write(v, v->vbe_index, (uint16_t)value);
+        vga_vbe_write(v, v->vbe_index, (uint16_t)value);
     }
 }
 
@@ -380,7 +380,7 @@ static void bar_write(void *dev, uint64_t offset, unsigned size, uint64_t value)
     struct vga *v = dev;
     if (offset >= BAR_VBE && offset < BAR_VBE + 2 * VBE_REGS) {
         if (size == 2) {
-            vbe_write(v, (unsigned)(offset - BAR_VBE) / 2, (uint16_t)value);
+            vga_vbe_write(v, (unsigned)(offset - BAR_VBE) / 2, (uint16_t)value);
         }
     } else if (offset >= BAR_PORTS && offset < BAR_PORTS + 0x20) {
         for (unsigned i = 0; i < size; i++) {

@@ -14,6 +14,8 @@
 #define VGA_RAM_BYTES 0x1000000u
 #define VGA_CRTC_REGS 0x19u
 #define VGA_ATTR_REGS 0x15u
+#define VGA_COLUMNS 80u /* of the text mode that a BIOS sets */
+#define VGA_ROWS 25u
 
 enum vbe_reg {
     VBE_ID,
@@ -30,7 +32,13 @@ enum vbe_reg {
     VBE_REGS
 };
 
-enum vbe_enable { VBE_ENABLED = 0x01, VBE_GETCAPS = 0x02, VBE_8BIT_DAC = 0x20, VBE_NOCLEAR = 0x80 };
+enum vbe_enable {
+    VBE_ENABLED = 0x01,
+    VBE_GETCAPS = 0x02,
+    VBE_8BIT_DAC = 0x20,
+    VBE_LINEAR = 0x40,
+    VBE_NOCLEAR = 0x80
+};
 
 struct vga {
     struct pci_func pci; /* first */
@@ -57,6 +65,11 @@ MUST_CHECK int vga_init(struct vga *v, struct bus *b, struct pci_bus *pci, uint8
                         struct clock *clock, const void *rom, size_t rom_size, struct err *e);
 void vga_fini(struct vga *v);
 
+/* vga_setup.c: what a VGA BIOS would do. The linear frame buffer is BAR 0, a line follows the other
+ * without a gap; false: there is no such mode. */
+void vga_set_text_mode(struct vga *v);
+bool vga_set_linear_mode(struct vga *v, unsigned width, unsigned height, unsigned bpp);
+
 /* vga_render.c: what the screen shows. */
 void vga_render(const struct vga *v, struct surface *s);
 /* The characters of a text mode, a line each, blanks at their ends left out; like snprintf. 0 in
@@ -65,6 +78,7 @@ size_t vga_text(const struct vga *v, char *buf, size_t size);
 
 /* -- Private to vga*.c */
 uint8_t *vga_ram(const struct vga *v);
+void vga_vbe_write(struct vga *v, unsigned n, uint16_t value);
 static inline bool vga_vbe_on(const struct vga *v) { return v->vbe[VBE_ENABLE] & VBE_ENABLED; }
 extern const struct region_ops vga_memory_ops; /* 0xa0000, vga_memory.c */
 
