@@ -13,6 +13,7 @@
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "block/internal.h"
+#include "block/vector.h"
 
 struct block_chain {
     const struct block_chain *child;
@@ -226,12 +227,25 @@ int block_open_parent(struct block *b, const char *path, const char *format, str
     return r < 0 ? err_prefix(e, r, "backing file of %s", b->path) : 0;
 }
 
-int block_read_parent(struct block *b, uint64_t offset, void *buf, size_t len)
+int block_readv_parent(struct block *b, uint64_t offset, struct vector *v, size_t len)
 {
     uint64_t size = b->parent != NULL ? block_size(b->parent) : 0;
     size_t n = offset >= size ? 0 : len < size - offset ? len : (size_t)(size - offset);
-    memset((uint8_t *)buf + n, 0, len - n);
-    return n == 0 ? 0 : block_read(b->parent, offset, buf, n);
+    int r = 0;
+    if (n != 0) {
+        struct iovec part[IOV_MAX];
+        int count = vector_take(v, n, part);
+        r = block_readv(b->parent, offset, part, count);
+    }
+    vector_put_zeroes(v, len - n);
+    return r;
+}
+
+int block_read_parent(struct block *b, uint64_t offset, void *buf, size_t len)
+{
+    struct iovec iov = { buf, len };
+    struct vector v = { .iov = &iov };
+    return block_readv_parent(b, offset, &v, len);
 }
 
 uint64_t block_size(const struct block *b) { return atomic_load(&b->size); }
@@ -263,6 +277,41 @@ static int check_vector(const struct block *b, uint64_t offset, const struct iov
     return check_range(b, offset, len);
 }
 
+/* A copy as long as the whole transfer would let a guest have any amount of our memory. */
+#define COPY_MAX MIB(1)
+
+int block_read_copied(struct block *b, uint64_t offset, struct vector *v, size_t len)
+{
+    void *copy = try_alloc(1, len < COPY_MAX ? len : COPY_MAX);
+    int r = copy == NULL ? -ENOMEM : 0;
+    while (r == 0 && len > 0) {
+        size_t n = block_piece(offset, len, COPY_MAX);
+        r = b->class->read(b, offset, copy, n);
+        if (r == 0) {
+            vector_put(v, copy, n);
+        }
+        offset += n;
+        len -= n;
+    }
+    free(copy);
+    return r;
+}
+
+int block_write_copied(struct block *b, uint64_t offset, struct vector *v, size_t len)
+{
+    void *copy = try_alloc(1, len < COPY_MAX ? len : COPY_MAX);
+    int r = copy == NULL ? -ENOMEM : 0;
+    while (r == 0 && len > 0) {
+        size_t n = block_piece(offset, len, COPY_MAX);
+        vector_get(v, copy, n);
+        r = b->class->write(b, offset, copy, n);
+        offset += n;
+        len -= n;
+    }
+    free(copy);
+    return r;
+}
+
 int block_readv(struct block *b, uint64_t offset, const struct iovec *iov, int count)
 {
     size_t total;
@@ -270,16 +319,19 @@ int block_readv(struct block *b, uint64_t offset, const struct iovec *iov, int c
     if (r < 0 || total == 0) {
         return r;
     }
-    if (b->class->readv != NULL) {
-        return b->class->readv(b, offset, iov, count);
+    struct vector v = { .iov = iov };
+    return b->class->readv != NULL ? b->class->readv(b, offset, iov, count)
+                                   : block_read_copied(b, offset, &v, total);
+}
+
+int block_readv_cached(struct block *b, uint64_t offset, const struct iovec *iov, int count)
+{
+    size_t total;
+    int r = check_vector(b, offset, iov, count, &total);
+    if (r < 0 || total == 0) {
+        return r;
     }
-    for (int i = 0; r == 0 && i < count; i++) {
-        if (iov[i].iov_len != 0) {
-            r = b->class->read(b, offset, iov[i].iov_base, iov[i].iov_len);
-        }
-        offset += iov[i].iov_len;
-    }
-    return r;
+    return b->class->readv_cached != NULL ? b->class->readv_cached(b, offset, iov, count) : -EAGAIN;
 }
 
 int block_writev(struct block *b, uint64_t offset, const struct iovec *iov, int count)
@@ -292,16 +344,9 @@ int block_writev(struct block *b, uint64_t offset, const struct iovec *iov, int 
     if (r < 0 || total == 0) {
         return r;
     }
-    if (b->class->writev != NULL) {
-        return b->class->writev(b, offset, iov, count);
-    }
-    for (int i = 0; r == 0 && i < count; i++) {
-        if (iov[i].iov_len != 0) {
-            r = b->class->write(b, offset, iov[i].iov_base, iov[i].iov_len);
-        }
-        offset += iov[i].iov_len;
-    }
-    return r;
+    struct vector v = { .iov = iov };
+    return b->class->writev != NULL ? b->class->writev(b, offset, iov, count)
+                                    : block_write_copied(b, offset, &v, total);
 }
 
 int block_read(struct block *b, uint64_t offset, void *buf, size_t len)
@@ -310,14 +355,6 @@ int block_read(struct block *b, uint64_t offset, void *buf, size_t len)
         return -EINVAL;
     }
     return len == 0 ? 0 : b->class->read(b, offset, buf, len);
-}
-
-int block_read_cached(struct block *b, uint64_t offset, void *buf, size_t len)
-{
-    if (b->class->read_cached == NULL || check_range(b, offset, len) < 0 || len == 0) {
-        return -EAGAIN;
-    }
-    return b->class->read_cached(b, offset, buf, len);
 }
 
 int block_write(struct block *b, uint64_t offset, const void *buf, size_t len)

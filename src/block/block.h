@@ -53,12 +53,14 @@ const char *block_path(const struct block *b);
 struct block *block_parent(struct block *b); /* NULL: none */
 
 /* The whole range or an error; -EINVAL when it ends past the image or is too long, -EROFS, -ENOSPC,
- * -EIO. After an error any part may have been transferred. */
+ * -EIO. After an error any part may have been transferred. The memory of a vector may change during
+ * the call, as a guest's RAM does; that of a buffer does not. */
 MUST_CHECK int block_readv(struct block *b, uint64_t offset, const struct iovec *iov, int count);
 MUST_CHECK int block_writev(struct block *b, uint64_t offset, const struct iovec *iov, int count);
-MUST_CHECK int block_read(struct block *b, uint64_t offset, void *buf, size_t len);
 /* Only if it takes no waiting, else -EAGAIN. [any], vCPU threads too. */
-MUST_CHECK int block_read_cached(struct block *b, uint64_t offset, void *buf, size_t len);
+MUST_CHECK int block_readv_cached(struct block *b, uint64_t offset, const struct iovec *iov,
+                                  int count);
+MUST_CHECK int block_read(struct block *b, uint64_t offset, void *buf, size_t len);
 MUST_CHECK int block_write(struct block *b, uint64_t offset, const void *buf, size_t len);
 /* On return, what was written before is on the medium. */
 MUST_CHECK int block_flush(struct block *b);

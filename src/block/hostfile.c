@@ -14,6 +14,7 @@
 
 #include "base/alloc.h"
 #include "base/bits.h"
+#include "block/vector.h"
 
 struct hostfile {
     int fd;
@@ -266,17 +267,17 @@ static int finish_vector(struct hostfile *f, uint64_t offset, const struct iovec
     return 0;
 }
 
-int hostfile_read_cached(struct hostfile *f, uint64_t offset, void *buf, size_t len)
-{
-    struct iovec iov = { buf, len };
-    ssize_t n = preadv2(f->fd, &iov, 1, (off_t)offset, RWF_NOWAIT);
-    return n == (ssize_t)len ? 0 : -EAGAIN;
-}
-
 int hostfile_readv(struct hostfile *f, uint64_t offset, const struct iovec *iov, int count)
 {
     ssize_t n = preadv(f->fd, iov, count, (off_t)offset);
     return finish_vector(f, offset, iov, count, n < 0 ? 0 : (size_t)n, false);
+}
+
+/* A part of it in the cache is as good as none: the whole is read again. */
+int hostfile_readv_cached(struct hostfile *f, uint64_t offset, const struct iovec *iov, int count)
+{
+    ssize_t n = preadv2(f->fd, iov, count, (off_t)offset, RWF_NOWAIT);
+    return n == (ssize_t)vector_bytes(iov, count) ? 0 : -EAGAIN;
 }
 
 int hostfile_writev(struct hostfile *f, uint64_t offset, const struct iovec *iov, int count)

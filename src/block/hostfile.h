@@ -48,11 +48,12 @@ MUST_CHECK int hostfile_size(struct hostfile *f, uint64_t *size);
 MUST_CHECK int hostfile_allocated(struct hostfile *f, uint64_t *bytes); /* on the host's disk */
 /* What is past the end of the file reads as zeroes. */
 MUST_CHECK int hostfile_read(struct hostfile *f, uint64_t offset, void *buf, size_t len);
-/* -EAGAIN: not without waiting for the disk. */
-MUST_CHECK int hostfile_read_cached(struct hostfile *f, uint64_t offset, void *buf, size_t len);
 MUST_CHECK int hostfile_write(struct hostfile *f, uint64_t offset, const void *buf, size_t len);
 MUST_CHECK int hostfile_readv(struct hostfile *f, uint64_t offset, const struct iovec *iov,
                               int count);
+/* -EAGAIN: not without waiting for the disk. */
+MUST_CHECK int hostfile_readv_cached(struct hostfile *f, uint64_t offset, const struct iovec *iov,
+                                     int count);
 MUST_CHECK int hostfile_writev(struct hostfile *f, uint64_t offset, const struct iovec *iov,
                                int count);
 /* After a failure every later call fails, too: the kernel forgets what it could not write. */

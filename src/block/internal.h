@@ -33,10 +33,12 @@ struct block_class {
     void (*close)(struct block *b);
     int (*read)(struct block *b, uint64_t offset, void *buf, size_t len);
     int (*write)(struct block *b, uint64_t offset, const void *buf, size_t len);
+    /* NULL: by read and write, in a copy. */
     int (*readv)(struct block *b, uint64_t offset, const struct iovec *iov, int count);
     int (*writev)(struct block *b, uint64_t offset, const struct iovec *iov, int count);
+    /* NULL: always -EAGAIN. */
+    int (*readv_cached)(struct block *b, uint64_t offset, const struct iovec *iov, int count);
     int (*flush)(struct block *b);
-    int (*read_cached)(struct block *b, uint64_t offset, void *buf, size_t len); /* or NULL */
     /* Any length. NULL: nothing is done; zeroes are written. */
     int (*discard)(struct block *b, uint64_t offset, uint64_t len);
     int (*write_zeroes)(struct block *b, uint64_t offset, uint64_t len, bool may_unmap);
@@ -89,6 +91,11 @@ MUST_CHECK int block_open_parent(struct block *b, const char *path, const char *
 char *block_relative(const char *from, const char *path);
 /* What b does not hold: its parent's bytes, zeroes past its end or without one. */
 MUST_CHECK int block_read_parent(struct block *b, uint64_t offset, void *buf, size_t len);
+struct vector;
+MUST_CHECK int block_readv_parent(struct block *b, uint64_t offset, struct vector *v, size_t len);
+/* The next len bytes of a vector to or from the image, in a copy, by the class's read and write. */
+MUST_CHECK int block_read_copied(struct block *b, uint64_t offset, struct vector *v, size_t len);
+MUST_CHECK int block_write_copied(struct block *b, uint64_t offset, struct vector *v, size_t len);
 /* An image around what is already open, for BLOCK_EPHEMERAL. Takes base over when it works. */
 MUST_CHECK int block_overlay_new(struct block **out, struct block *base, struct err *e);
 

@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "block/internal.h"
+#include "block/vector.h"
 
 #define GRANULE 65536u
 #define OVERLAY_SIZE_MAX (1ull << 46) /* 128 MiB of bitmap, touched where it is written */
@@ -36,22 +37,28 @@ static uint64_t run_of(const struct overlay *o, uint64_t offset, uint64_t len, b
     return n;
 }
 
-static int overlay_read(struct block *b, uint64_t offset, void *buf, size_t len)
+static int overlay_readv(struct block *b, uint64_t offset, const struct iovec *iov, int count)
 {
     struct overlay *o = b->priv;
-    uint8_t *p = buf;
+    struct vector v = { .iov = iov };
+    size_t len = vector_bytes(iov, count);
     int r = 0;
     pthread_rwlock_rdlock(&o->lock);
     while (r == 0 && len > 0) {
         bool present;
         size_t n = (size_t)run_of(o, offset, len, &present);
-        r = present ? hostfile_read(b->file, offset, p, n) : block_read_parent(b, offset, p, n);
-        p += n;
+        r = present ? vector_read(&v, n, b->file, offset) : block_readv_parent(b, offset, &v, n);
         offset += n;
         len -= n;
     }
     pthread_rwlock_unlock(&o->lock);
     return r;
+}
+
+static int overlay_read(struct block *b, uint64_t offset, void *buf, size_t len)
+{
+    const struct iovec iov = { buf, len };
+    return overlay_readv(b, offset, &iov, 1);
 }
 
 /* A granule that is only partly written gets the rest from the image. */
@@ -93,13 +100,14 @@ static void mark(struct overlay *o, uint64_t offset, uint64_t len)
     }
 }
 
-static int overlay_write(struct block *b, uint64_t offset, const void *buf, size_t len)
+static int overlay_writev(struct block *b, uint64_t offset, const struct iovec *iov, int count)
 {
     struct overlay *o = b->priv;
     bool present;
+    size_t len = vector_bytes(iov, count);
     pthread_rwlock_rdlock(&o->lock);
     bool in_place = run_of(o, offset, len, &present) == len && present;
-    int r = in_place ? hostfile_write(b->file, offset, buf, len) : 0;
+    int r = in_place ? hostfile_writev(b->file, offset, iov, count) : 0;
     pthread_rwlock_unlock(&o->lock);
     if (in_place) {
         return r;
@@ -107,13 +115,19 @@ static int overlay_write(struct block *b, uint64_t offset, const void *buf, size
     pthread_rwlock_wrlock(&o->lock);
     r = prepare(b, offset, len);
     if (r == 0) {
-        r = hostfile_write(b->file, offset, buf, len);
+        r = hostfile_writev(b->file, offset, iov, count);
     }
     if (r == 0) {
         mark(o, offset, len);
     }
     pthread_rwlock_unlock(&o->lock);
     return r;
+}
+
+static int overlay_write(struct block *b, uint64_t offset, const void *buf, size_t len)
+{
+    const struct iovec iov = { (void *)(uintptr_t)buf, len };
+    return overlay_writev(b, offset, &iov, 1);
 }
 
 static int overlay_write_zeroes(struct block *b, uint64_t offset, uint64_t len, bool may_unmap)
@@ -193,6 +207,8 @@ const struct block_class block_overlay = {
     .close = overlay_close,
     .read = overlay_read,
     .write = overlay_write,
+    .readv = overlay_readv,
+    .writev = overlay_writev,
     .flush = overlay_flush,
     .write_zeroes = overlay_write_zeroes,
     .map = overlay_map,

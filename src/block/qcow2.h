@@ -141,10 +141,12 @@ struct qcow2_run {
 int qcow2_find_run(struct qcow2 *q, uint64_t offset, uint64_t len, struct qcow2_run *run);
 int qcow2_read_locked(struct qcow2 *q, uint64_t offset, uint8_t *buf, size_t len);
 int qcow2_read(struct block *b, uint64_t offset, void *buf, size_t len);
+int qcow2_readv(struct block *b, uint64_t offset, const struct iovec *iov, int count);
 int qcow2_map(struct block *b, uint64_t offset, uint64_t len, struct block_extent *out);
 
 /* -- qcow2_write.c -- */
 int qcow2_write(struct block *b, uint64_t offset, const void *buf, size_t len);
+int qcow2_writev(struct block *b, uint64_t offset, const struct iovec *iov, int count);
 int qcow2_flush(struct block *b);
 int qcow2_discard(struct block *b, uint64_t offset, uint64_t len);
 int qcow2_write_zeroes(struct block *b, uint64_t offset, uint64_t len, bool may_unmap);

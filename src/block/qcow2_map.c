@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "block/codec.h"
 #include "block/qcow2.h"
+#include "block/vector.h"
 
 static uint64_t table_index(const struct qcow2 *q, uint64_t offset)
 {
@@ -144,7 +145,8 @@ int qcow2_find_run(struct qcow2 *q, uint64_t offset, uint64_t len, struct qcow2_
     return 0;
 }
 
-static int unpack(struct qcow2 *q, uint64_t entry, size_t at, void *buf, size_t len)
+/* Bytes of a compressed cluster, from `at` on. */
+static int unpack(struct qcow2 *q, uint64_t entry, size_t at, struct vector *v, size_t len)
 {
     uint64_t host;
     uint32_t packed_len;
@@ -171,13 +173,13 @@ static int unpack(struct qcow2 *q, uint64_t entry, size_t at, void *buf, size_t 
         free(packed);
     }
     if (r == 0) {
-        memcpy(buf, q->unpacked + at, len);
+        vector_put(v, q->unpacked + at, len);
     }
     pthread_mutex_unlock(&q->unpack_lock);
     return r;
 }
 
-int qcow2_read_locked(struct qcow2 *q, uint64_t offset, uint8_t *buf, size_t len)
+static int readv_locked(struct qcow2 *q, uint64_t offset, struct vector *v, size_t len)
 {
     while (len > 0) {
         struct qcow2_run run;
@@ -188,35 +190,48 @@ int qcow2_read_locked(struct qcow2 *q, uint64_t offset, uint8_t *buf, size_t len
         size_t n = (size_t)run.len;
         switch (run.kind) {
         case KIND_HOLE:
-            r = block_read_parent(q->block, offset, buf, n);
+            r = block_readv_parent(q->block, offset, v, n);
             break;
         case KIND_ZERO:
-            memset(buf, 0, n);
+            vector_put_zeroes(v, n);
             break;
         case KIND_DATA:
-            r = hostfile_read(q->file, run.host, buf, n);
+            r = vector_read(v, n, q->file, run.host);
             break;
         case KIND_COMPRESSED:
-            r = unpack(q, run.entry, offset & (q->cluster_size - 1), buf, n);
+            r = unpack(q, run.entry, offset & (q->cluster_size - 1), v, n);
             break;
         }
         if (r < 0) {
             return r;
         }
-        buf += n;
         offset += n;
         len -= n;
     }
     return 0;
 }
 
-int qcow2_read(struct block *b, uint64_t offset, void *buf, size_t len)
+int qcow2_readv(struct block *b, uint64_t offset, const struct iovec *iov, int count)
 {
     struct qcow2 *q = b->priv;
+    struct vector v = { .iov = iov };
     pthread_rwlock_rdlock(&q->lock);
-    int r = qcow2_read_locked(q, offset, buf, len);
+    int r = readv_locked(q, offset, &v, vector_bytes(iov, count));
     pthread_rwlock_unlock(&q->lock);
     return r;
+}
+
+int qcow2_read_locked(struct qcow2 *q, uint64_t offset, uint8_t *buf, size_t len)
+{
+    struct iovec iov = { buf, len };
+    struct vector v = { .iov = &iov };
+    return readv_locked(q, offset, &v, len);
+}
+
+int qcow2_read(struct block *b, uint64_t offset, void *buf, size_t len)
+{
+    struct iovec iov = { buf, len };
+    return qcow2_readv(b, offset, &iov, 1);
 }
 
 /* The L2 table for offset, this image's alone. */

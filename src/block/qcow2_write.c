@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "block/codec.h"
 #include "block/qcow2.h"
+#include "block/vector.h"
 
 /* An entry that points into the tables would let a write destroy them. */
 static bool hits_tables(const struct qcow2 *q, uint64_t host)
@@ -147,8 +148,8 @@ static int write_locked(struct qcow2 *q, uint64_t offset, const uint8_t *buf, si
 }
 
 /* As much as lies in clusters that are there: no table changes, others may do the same. */
-static int write_in_place(struct qcow2 *q, uint64_t offset, const uint8_t *buf, size_t len,
-                          size_t *written)
+static int in_place_locked(struct qcow2 *q, uint64_t offset, struct vector *v, size_t len,
+                           size_t *written)
 {
     *written = 0;
     while (*written < len) {
@@ -165,7 +166,7 @@ static int write_in_place(struct qcow2 *q, uint64_t offset, const uint8_t *buf, 
                 return qcow2_corrupt(q, "L2 entry points to tables", run.host + at);
             }
         }
-        r = hostfile_write(q->file, run.host, buf + *written, (size_t)run.len);
+        r = vector_write(v, (size_t)run.len, q->file, run.host);
         if (r < 0) {
             return r;
         }
@@ -174,13 +175,22 @@ static int write_in_place(struct qcow2 *q, uint64_t offset, const uint8_t *buf, 
     return 0;
 }
 
+static int write_in_place(struct qcow2 *q, uint64_t offset, struct vector *v, size_t len,
+                          size_t *written)
+{
+    pthread_rwlock_rdlock(&q->lock);
+    int r = in_place_locked(q, offset, v, len, written);
+    pthread_rwlock_unlock(&q->lock);
+    return r;
+}
+
 int qcow2_write(struct block *b, uint64_t offset, const void *buf, size_t len)
 {
     struct qcow2 *q = b->priv;
+    const struct iovec iov = { (void *)(uintptr_t)buf, len };
+    struct vector v = { .iov = &iov };
     size_t done;
-    pthread_rwlock_rdlock(&q->lock);
-    int r = write_in_place(q, offset, buf, len, &done);
-    pthread_rwlock_unlock(&q->lock);
+    int r = write_in_place(q, offset, &v, len, &done);
     if (r < 0 || done == len) {
         return r;
     }
@@ -188,6 +198,14 @@ int qcow2_write(struct block *b, uint64_t offset, const void *buf, size_t len)
     r = write_locked(q, offset + done, (const uint8_t *)buf + done, len - done);
     pthread_rwlock_unlock(&q->lock);
     return r;
+}
+
+int qcow2_writev(struct block *b, uint64_t offset, const struct iovec *iov, int count)
+{
+    struct vector v = { .iov = iov };
+    size_t len = vector_bytes(iov, count), done;
+    int r = write_in_place(b->priv, offset, &v, len, &done);
+    return r < 0 || done == len ? r : block_write_copied(b, offset + done, &v, len - done);
 }
 
 int qcow2_flush(struct block *b)

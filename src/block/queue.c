@@ -15,11 +15,13 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/bits.h"
 #include "base/loop.h"
 #include "block/internal.h"
 #include "block/uring.h"
 
 #define WORKERS_MAX 8u
+#define TRY_MAX KIB(64)
 
 struct request_list {
     struct block_request *head;
@@ -68,9 +70,11 @@ static int perform(struct block *b, const struct block_request *r)
     int result;
     switch (r->op) {
     case BLOCK_OP_READ:
-        return block_read(b, r->offset, r->buf, r->len);
+        return r->iov != NULL ? block_readv(b, r->offset, r->iov, (int)r->iov_count)
+                              : block_read(b, r->offset, r->buf, r->len);
     case BLOCK_OP_WRITE:
-        result = block_write(b, r->offset, r->buf, r->len);
+        result = r->iov != NULL ? block_writev(b, r->offset, r->iov, (int)r->iov_count)
+                                : block_write(b, r->offset, r->buf, r->len);
         return result == 0 && r->fua ? block_flush(b) : result;
     case BLOCK_OP_FLUSH:
         return block_flush(b);
@@ -246,6 +250,16 @@ static void to_threads(struct block_queue *q, struct block_request *r)
         (void)failed;
     }
     pthread_mutex_unlock(&q->lock);
+}
+
+bool block_try(struct block_queue *q, struct block_request *r)
+{
+    struct iovec buf = { r->buf, r->len };
+    const struct iovec *iov = r->iov != NULL ? r->iov : &buf;
+    int count = r->iov != NULL ? (int)r->iov_count : 1;
+    r->result = 0;
+    return r->op == BLOCK_OP_READ && r->len <= TRY_MAX &&
+           block_readv_cached(q->block, r->offset, iov, count) == 0;
 }
 
 void block_submit(struct block_queue *q, struct block_request *r)

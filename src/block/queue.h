@@ -15,15 +15,18 @@ struct loop;
 
 enum block_op { BLOCK_OP_READ, BLOCK_OP_WRITE, BLOCK_OP_FLUSH, BLOCK_OP_DISCARD, BLOCK_OP_ZERO };
 
-/* The caller's until submitted, the queue's until done. Buffers are the caller's own memory, never
- * guest RAM: a guest changes its RAM at any time, and its map too. */
+/* The caller's until submitted, the queue's until done. READ and WRITE have either a buffer of the
+ * caller's own or a vector, whose memory may be a guest's RAM (gmem_views): no byte of it is then
+ * looked at twice. */
 struct block_request {
     enum block_op op;
     bool may_unmap;  /* ZERO */
     bool fua;        /* WRITE: on the medium when done */
     uint64_t offset; /* bytes */
-    uint64_t len;    /* bytes; of the buffer for READ and WRITE */
+    uint64_t len;    /* bytes; of the buffer or of the whole vector for READ and WRITE */
     void *buf;
+    const struct iovec *iov; /* NULL: buf */
+    unsigned iov_count;
     int result; /* 0 or -errno */
     void (*done)(struct block_request *r);
     void *ctx;
@@ -39,6 +42,10 @@ void block_queue_free(struct block_queue *q);
 void block_queue_set_block(struct block_queue *q, struct block *b);
 struct block *block_queue_block(struct block_queue *q);
 
+/* A short read of what the host has in its memory is done at once: waking a thread and the loop
+ * costs more than the copy, and the others wait for the machine lock no longer than that. True: it
+ * was, result is 0 and done is not called. */
+bool block_try(struct block_queue *q, struct block_request *r);
 /* done is called later, never from here. */
 void block_submit(struct block_queue *q, struct block_request *r);
 /* Waits until every request is finished and calls their done functions here: before a reset, a

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "block/internal.h"
 #include "block/queue.h"
+#include "block/vector.h"
 
 static int raw_open(struct block *b, struct err *e)
 {
@@ -40,9 +41,9 @@ static int raw_readv(struct block *b, uint64_t offset, const struct iovec *iov, 
     return hostfile_readv(b->file, offset, iov, count);
 }
 
-static int raw_read_cached(struct block *b, uint64_t offset, void *buf, size_t len)
+static int raw_readv_cached(struct block *b, uint64_t offset, const struct iovec *iov, int count)
 {
-    return hostfile_read_cached(b->file, offset, buf, len);
+    return hostfile_readv_cached(b->file, offset, iov, count);
 }
 
 static bool looks_like_a_format(const uint8_t *head, uint64_t size)
@@ -89,15 +90,11 @@ static int raw_write(struct block *b, uint64_t offset, const void *buf, size_t l
 
 static int raw_writev(struct block *b, uint64_t offset, const struct iovec *iov, int count)
 {
-    int r = 0;
     if (!b->guessed || offset >= BLOCK_PROBE_BYTES) {
         return hostfile_writev(b->file, offset, iov, count);
     }
-    for (int i = 0; r == 0 && i < count; i++) {
-        r = raw_write(b, offset, iov[i].iov_base, iov[i].iov_len);
-        offset += iov[i].iov_len;
-    }
-    return r;
+    struct vector v = { .iov = iov };
+    return block_write_copied(b, offset, &v, vector_bytes(iov, count));
 }
 
 static int raw_flush(struct block *b) { return hostfile_sync(b->file); }
@@ -170,7 +167,7 @@ const struct block_class block_raw = {
     .readv = raw_readv,
     .writev = raw_writev,
     .flush = raw_flush,
-    .read_cached = raw_read_cached,
+    .readv_cached = raw_readv_cached,
     .discard = raw_discard,
     .write_zeroes = raw_write_zeroes,
     .resize = raw_resize,

@@ -57,8 +57,12 @@ bool uring_submit(struct uring *u, int fd, struct block_request *r)
     if (sqe == NULL) {
         return false;
     }
-    if (r->op == BLOCK_OP_READ) {
+    if (r->op == BLOCK_OP_READ && r->iov != NULL) {
+        io_uring_prep_readv(sqe, fd, r->iov, r->iov_count, r->offset);
+    } else if (r->op == BLOCK_OP_READ) {
         io_uring_prep_read(sqe, fd, r->buf, (unsigned)r->len, r->offset);
+    } else if (r->iov != NULL) {
+        io_uring_prep_writev(sqe, fd, r->iov, r->iov_count, r->offset);
     } else {
         io_uring_prep_write(sqe, fd, r->buf, (unsigned)r->len, r->offset);
     }

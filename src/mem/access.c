@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 -- reading, writing and write-tracking of guest memory */
 #include <errno.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #include "base/bits.h"
 #include "mem/gmem.h"
@@ -157,6 +158,29 @@ uint8_t *gmem_ptr(struct gmem *m, gpa_t gpa, uint64_t len)
     return r.host + (gpa - r.gpa);
 }
 
+int gmem_view(struct gmem *m, gpa_t gpa, uint64_t len, enum gmem_use use, struct gmem_views *v)
+{
+    while (len != 0) {
+        struct gmem_range r;
+        if (!gmem_find(m, gpa, &r) || (use == GMEM_FROM_FILE && r.kind != GMEM_RAM)) {
+            return -EFAULT;
+        }
+        uint64_t part = part_in(&r, gpa, len);
+        uint8_t *host = r.host + (gpa - r.gpa);
+        struct iovec *last = v->count != 0 ? &v->iov[v->count - 1] : NULL;
+        if (last != NULL && (uint8_t *)last->iov_base + last->iov_len == host) {
+            last->iov_len += part;
+        } else if (v->count == v->max) {
+            return -E2BIG;
+        } else {
+            v->iov[v->count++] = (struct iovec){ host, part };
+        }
+        gpa += part;
+        len -= part;
+    }
+    return 0;
+}
+
 int gmem_cas64(struct gmem *m, gpa_t gpa, uint64_t expect, uint64_t desired)
 {
     uint8_t *host = gpa % 8 == 0 ? gmem_ptr(m, gpa, 8) : NULL;
@@ -190,11 +214,24 @@ int gmem_cas32(struct gmem *m, gpa_t gpa, uint32_t expect, uint32_t desired)
  * Both flag operations are locked and thus full barriers, so one of the two sees the other. */
 #define CLEAN_FLAGS (GMEM_PAGE_CLEAN_MIGRATE | GMEM_PAGE_CLEAN_DISPLAY)
 
-void gmem_mark_written(struct gmem *m, gpa_t gpa, uint64_t len)
+/* True: engines have code of the page, and must hear of it. */
+static bool page_written(struct gmem *m, uint64_t page)
 {
-    _Atomic uint8_t *flags = gmem_page_flags(m);
+    uint8_t old = atomic_fetch_and(&gmem_page_flags(m)[page], (uint8_t)~CLEAN_FLAGS);
+    return unlikely(old & GMEM_PAGE_CODE);
+}
+
+static void tell_engines(struct gmem *m, gpa_t gpa, uint64_t len)
+{
     void *ctx;
     gmem_code_fn *hook = gmem_code_hook(m, &ctx);
+    if (hook != NULL) {
+        hook(ctx, gpa, len);
+    }
+}
+
+void gmem_mark_written(struct gmem *m, gpa_t gpa, uint64_t len)
+{
     while (len != 0) {
         struct gmem_range r;
         if (!gmem_find(m, gpa, &r)) {
@@ -202,13 +239,47 @@ void gmem_mark_written(struct gmem *m, gpa_t gpa, uint64_t len)
         }
         uint64_t part = GMEM_PAGE_SIZE - gpa % GMEM_PAGE_SIZE;
         part = part < len ? part : len;
-        uint64_t page = r.ram_page + ((gpa - r.gpa) >> GMEM_PAGE_BITS);
-        uint8_t old = atomic_fetch_and(&flags[page], (uint8_t)~CLEAN_FLAGS);
-        if (unlikely(old & GMEM_PAGE_CODE) && hook != NULL) {
-            hook(ctx, gpa, part);
+        if (page_written(m, r.ram_page + ((gpa - r.gpa) >> GMEM_PAGE_BITS))) {
+            tell_engines(m, gpa, part);
         }
         gpa += part;
         len -= part;
+    }
+}
+
+/* RAM has one address, shown or not; memory of a device has the one where it is shown now. */
+static bool page_gpa(const struct gmem *m, uint64_t page, gpa_t *gpa)
+{
+    uint64_t below = gmem_ram_below_4g(m) >> GMEM_PAGE_BITS;
+    if (page < gmem_ram_size(m) >> GMEM_PAGE_BITS) {
+        *gpa = (page < below ? page : page - below + (GIB(4) >> GMEM_PAGE_BITS)) << GMEM_PAGE_BITS;
+        return true;
+    }
+    struct gmem_range r;
+    for (gpa_t at = 0; gmem_find_next(m, at, &r); at = r.gpa + r.size) {
+        if (page >= r.ram_page && page - r.ram_page < r.size >> GMEM_PAGE_BITS) {
+            *gpa = r.gpa + ((page - r.ram_page) << GMEM_PAGE_BITS);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* By page, not by address: the map may have changed since the views were made. */
+void gmem_mark_views(struct gmem *m, const struct iovec *iov, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t at = (uint64_t)((uint8_t *)iov[i].iov_base - gmem_ram_host(m));
+        uint64_t end = at + iov[i].iov_len;
+        while (at < end) {
+            uint64_t next = align_down(at, GMEM_PAGE_SIZE) + GMEM_PAGE_SIZE;
+            gpa_t gpa;
+            next = next < end ? next : end;
+            if (page_written(m, at >> GMEM_PAGE_BITS) && page_gpa(m, at >> GMEM_PAGE_BITS, &gpa)) {
+                tell_engines(m, gpa + at % GMEM_PAGE_SIZE, next - at);
+            }
+            at = next;
+        }
     }
 }
 

@@ -20,6 +20,8 @@
 
 #include "base/err.h"
 
+struct iovec;
+
 typedef uint64_t gpa_t; /* guest-physical address, bytes */
 typedef uint64_t gva_t; /* guest-virtual (linear) address, bytes */
 
@@ -114,6 +116,21 @@ MUST_CHECK int gmem_cas32(struct gmem *m, gpa_t gpa, uint32_t expect, uint32_t d
 /* Host view of [gpa, gpa+len) if it is all RAM and contiguous, else NULL. For bulk I/O and the
  * vCPU's TLB only; never kept across a return to the loop. Writers call gmem_mark_written after. */
 uint8_t *gmem_ptr(struct gmem *m, gpa_t gpa, uint64_t len);
+
+/* A transfer between guest memory and a file that the host's kernel does, without a copy of ours:
+ * the host's addresses of [gpa, gpa+len) behind those in *v, merged with the last where they meet.
+ * These are memory until gmem_free, whatever the map shows meanwhile; the guest may change it at
+ * any time. After the kernel wrote to them, and before the guest hears of it: gmem_mark_views.
+ * -EFAULT as gmem_read and gmem_write; -E2BIG: there is no room. */
+struct gmem_views {
+    struct iovec *iov; /* borrowed, room for max */
+    unsigned max;
+    unsigned count;
+};
+enum gmem_use { GMEM_TO_FILE, GMEM_FROM_FILE };
+MUST_CHECK int gmem_view(struct gmem *m, gpa_t gpa, uint64_t len, enum gmem_use use,
+                         struct gmem_views *v);
+void gmem_mark_views(struct gmem *m, const struct iovec *iov, unsigned count);
 
 /* -- Page flags. page: RAM page number (gmem_range.ram_page + offset). */
 _Atomic uint8_t *gmem_page_flags(struct gmem *m); /* array, for the engines' fast checks */

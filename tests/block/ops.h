@@ -258,8 +258,13 @@ static inline void ops_pick(struct ops *o, uint64_t *at, size_t *n)
 
 static inline void ops_compare(struct ops *o, uint64_t at, size_t n)
 {
+    struct iovec iov[4] = { { o->buf, n / 5 },
+                            { o->buf + n / 5, 0 },
+                            { o->buf + n / 5, n / 3 },
+                            { o->buf + n / 5 + n / 3, n - n / 5 - n / 3 } };
     memset(o->buf, 0xa5, n);
-    int r = block_read(o->b, at, o->buf, n);
+    int r = test_random(&o->rng) & 1 ? block_read(o->b, at, o->buf, n)
+                                     : block_readv(o->b, at, iov, 4);
     if (r < 0) {
         fail_msg("%s: read at 0x%llx: %s", o->kind->name, (unsigned long long)at, strerror(-r));
     }

@@ -345,6 +345,7 @@ static void nothing_is_left_of_a_failed_create(void **state)
 #define REQUESTS 64
 static struct block_request requests[REQUESTS];
 static uint8_t data[REQUESTS][4096];
+static struct iovec pieces[REQUESTS][2];
 static unsigned finished;
 static struct block_queue *queue;
 
@@ -382,6 +383,13 @@ static void requests_come_back(const char *format)
                                               .buf = data[i],
                                               .fua = i % 16 == 0,
                                               .done = on_done };
+        if (i % 2 != 0) {
+            pieces[i][0] = (struct iovec){ data[i], 512 * (1 + i % 7) };
+            pieces[i][1] = (struct iovec){ data[i] + pieces[i][0].iov_len,
+                                           sizeof data[i] - pieces[i][0].iov_len };
+            requests[i].iov = pieces[i];
+            requests[i].iov_count = 2;
+        }
         block_submit(queue, &requests[i]);
     }
     assert_int_equal(finished, 0); /* never from block_submit */

@@ -211,6 +211,42 @@ static void test_config(void **state)
     assert_int_equal(vt_dev_config(t, 0, 8), DISK_BYTES / 512);
 }
 
+/* Data in many places of the guest's memory, which it hears of: what is tracked was written. */
+static void test_scattered(void **state)
+{
+    enum { PIECES = 12, PIECE = 1024 };
+    struct fix *f = *state;
+    struct vt *t = &f->t;
+    struct vt_seg seg[PIECES + 2] = { { HEADER, 16, false } };
+    uint8_t data[PIECES * PIECE], back[PIECES * PIECE];
+    for (unsigned i = 0; i < sizeof data; i++) {
+        data[i] = (uint8_t)(i ^ (i >> 8) * 7);
+    }
+    memset(back, 0x55, sizeof back);
+    vt_start(t, FEATURES, 2);
+    for (unsigned in = 0; in < 2; in++) {
+        for (unsigned i = 0; i < PIECES; i++) {
+            uint64_t at = BUFFER + 4096 * (i * 5 % PIECES) + 512 * i % 2048;
+            vt_put(t, at, (in ? back : data) + PIECE * i, PIECE);
+            seg[i + 1] = (struct vt_seg){ at, PIECE, in };
+        }
+        seg[PIECES + 1] = (struct vt_seg){ STATUS, 1, true };
+        put_header(t, !in, 7);
+        gmem_track(t->mem, GMEM_PAGE_CLEAN_MIGRATE, BUFFER, (PIECES + 4) * 4096, true);
+        assert_int_equal(vt_do(t, 0, seg, PIECES + 2), in ? sizeof data + 1 : 1);
+        assert_int_equal(status_of(t), 0);
+        for (unsigned i = 0; i < PIECES + 4; i++) {
+            uint64_t page = gmem_ram_page(t->mem, BUFFER + i * 4096);
+            assert_int_equal(gmem_harvest(t->mem, GMEM_PAGE_CLEAN_MIGRATE, page),
+                             in && i < PIECES);
+        }
+    }
+    for (unsigned i = 0; i < PIECES; i++) {
+        vt_get(t, seg[i + 1].gpa, back + PIECE * i, PIECE);
+    }
+    assert_memory_equal(back, data, sizeof data);
+}
+
 /* A save finds requests under way: it waits for them. */
 static void test_save_in_flight(void **state)
 {
@@ -227,7 +263,7 @@ static void test_save_in_flight(void **state)
     vt_kick(t, 0);
     bus_lock(t->rig.bus);
     bus_quiesce(t->rig.bus);
-    assert_int_equal(f->blk.bytes, 0);
+    assert_int_equal(f->blk.under_way, 0);
     bus_unlock(t->rig.bus);
     assert_int_equal(vt_get16(t, t->q[0].device + 2), 5);
     dev_roundtrip(t->rig.bus, t->rig.clock);
@@ -456,6 +492,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_split),      TEST(test_packed),    TEST(test_ranges),
         TEST(test_long),       TEST(test_config),    TEST(test_save_in_flight),
+        TEST(test_scattered),
         TEST(test_hostile),    SCSI(test_scsi_disk), SCSI(test_scsi_errors),
         SCSI(test_scsi_unmap), SCSI(test_scsi_cd),   SCSI(test_scsi_random),
     };

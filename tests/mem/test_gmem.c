@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 #include "base/bits.h"
 #include "base/bytes.h"
@@ -333,6 +334,71 @@ static void writes_to_code_are_told(void **state)
     gmem_free(m);
 }
 
+static void views_of_memory_for_the_kernel(void **state)
+{
+    (void)state;
+    struct gmem *m = new_gmem(GIB(4)); /* 1 GiB of it from 4 GiB on */
+    struct err e = { "" };
+    struct written w = { 0 };
+    struct iovec iov[3];
+    struct gmem_views v = { iov, 3, 0 };
+    uint64_t high = gmem_ram_page(m, GIB(4));
+    uint64_t page;
+    assert_int_equal(gmem_view(m, 0x2ff0, 0x20, GMEM_FROM_FILE, &v), 0);
+    assert_int_equal(gmem_view(m, 0x3010, 0x10, GMEM_FROM_FILE, &v), 0);
+    assert_int_equal(v.count, 1); /* they meet */
+    assert_ptr_equal(iov[0].iov_base, gmem_ram_host(m) + 0x2ff0);
+    assert_int_equal(iov[0].iov_len, 0x30);
+    assert_int_equal(gmem_view(m, 0x1000, 0x1000, GMEM_FROM_FILE, &v), 0);
+    assert_int_equal(gmem_view(m, GIB(4) + 0xff0, 0x20, GMEM_FROM_FILE, &v), 0);
+    assert_int_equal(v.count, 3);
+    assert_int_equal(gmem_view(m, 0x9000, 1, GMEM_FROM_FILE, &v), -E2BIG);
+    v.count = 2;
+    assert_int_equal(gmem_view(m, HOLE - 1, 2, GMEM_FROM_FILE, &v), -EFAULT);
+    assert_int_equal(gmem_view(m, UINT64_MAX, 2, GMEM_FROM_FILE, &v), -EFAULT);
+    v.count = 2;
+    assert_int_equal(gmem_view(m, GIB(4) + 0xff0, 0x20, GMEM_FROM_FILE, &v), 0);
+    gmem_set_code_hook(m, on_code, &w);
+    gmem_track(m, GMEM_PAGE_CLEAN_MIGRATE, 0, UINT64_MAX, true);
+    _Atomic uint8_t *flags = gmem_page_flags(m);
+    flags[3] |= GMEM_PAGE_CODE;
+    flags[high + 1] |= GMEM_PAGE_CODE;
+    gmem_map_hole(m, 0x3000, 0x1000); /* what the guest does meanwhile changes nothing */
+    gmem_mark_views(m, iov, v.count);
+    static const uint64_t written[] = { 1, 2, 3 }, not_written[] = { 0, 4 };
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(gmem_harvest(m, GMEM_PAGE_CLEAN_MIGRATE, written[i]));
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        assert_false(gmem_harvest(m, GMEM_PAGE_CLEAN_MIGRATE, not_written[i]));
+    }
+    assert_true(gmem_harvest(m, GMEM_PAGE_CLEAN_MIGRATE, high));
+    assert_true(gmem_harvest(m, GMEM_PAGE_CLEAN_MIGRATE, high + 1));
+    assert_false(gmem_harvest(m, GMEM_PAGE_CLEAN_MIGRATE, high + 2));
+    assert_int_equal(w.count, 2);
+    assert_int_equal(w.gpa[0], 0x3000);
+    assert_int_equal(w.len[0], 0x20);
+    assert_int_equal(w.gpa[1], GIB(4) + 0x1000);
+    assert_int_equal(w.len[1], 0x10);
+    /* ROM goes to a file, but nothing from one to it; memory of a device both ways. */
+    assert_int_equal(gmem_add_rom(m, NULL, 0x2000, &page, &e), 0);
+    gmem_show_rom(m, 0xc0000, page, 0x1000);
+    v.count = 0;
+    assert_int_equal(gmem_view(m, 0xc0000, 16, GMEM_TO_FILE, &v), 0);
+    assert_int_equal(gmem_view(m, 0xc0000, 16, GMEM_FROM_FILE, &v), -EFAULT);
+    gmem_show_device_ram(m, HOLE, page + 1, 0x1000);
+    v.count = 0;
+    assert_int_equal(gmem_view(m, HOLE + 8, 16, GMEM_FROM_FILE, &v), 0);
+    flags[page + 1] |= GMEM_PAGE_CODE;
+    gmem_mark_views(m, iov, v.count);
+    assert_int_equal(w.count, 3);
+    assert_int_equal(w.gpa[2], HOLE + 8);
+    gmem_map_hole(m, HOLE, 0x1000);
+    gmem_mark_views(m, iov, v.count); /* it has no address */
+    assert_int_equal(w.count, 3);
+    gmem_free(m);
+}
+
 static void writes_are_tracked_per_client(void **state)
 {
     (void)state;
@@ -474,6 +540,7 @@ int main(void)
         cmocka_unit_test(zero_and_bulk),
         cmocka_unit_test(compare_and_swap),
         cmocka_unit_test(writes_to_code_are_told),
+        cmocka_unit_test(views_of_memory_for_the_kernel),
         cmocka_unit_test(writes_are_tracked_per_client),
         cmocka_unit_test(lookups_race_with_changes),
         cmocka_unit_test(no_write_slips_through),

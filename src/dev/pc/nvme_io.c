@@ -24,9 +24,6 @@ enum nvme_io_opcode {
 #define RANGE_BYTES 16u
 
 #define BYTES_MAX MIB(64) /* of requests under way; a single one may always go */
-/* A read that the host has in memory is done at once if it is short: waking a thread and the loop
- * costs more than the copy, and the others wait for the machine lock no longer than that. */
-#define INLINE_MAX KIB(64)
 
 struct request {
     struct block_request io;
@@ -165,9 +162,7 @@ static unsigned transfer(struct nvme *n, const struct nvme_command *c)
         free(r);
         return status;
     }
-    if (c->opcode == IO_READ && len <= INLINE_MAX &&
-        block_read_cached(block_queue_block(n->disk), r->io.offset, r->data, len) == 0) {
-        r->io.result = 0;
+    if (c->opcode == IO_READ && block_try(n->disk, &r->io)) {
         status = conclude(r);
         free(r);
         return status;

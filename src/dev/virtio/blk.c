@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * virtio-blk (virtio 1.2, 5.2): reads, writes, flush, discard, write zeroes, identification; many
- * queues; a write cache that the driver may switch off. Data passes through buffers of ours, as a
- * guest may change its memory and its map while the host works.
+ * queues; a write cache that the driver may switch off. Data goes between the image and the guest's
+ * memory without a copy of ours where the image's format allows.
  *
  * UNIMPL: secure erase, lifetime, zoned devices, the legacy SCSI passthrough.
  */
@@ -58,140 +58,64 @@ enum blk_status { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
 #define RANGE_UNMAP 1u
 #define RANGE_SECTORS_MAX (1u << 21) /* of one discard or write-zeroes: 1 GiB */
 
-#define BYTES_MAX MIB(64) /* of requests under way; a single one may always go */
-/* A read that the host has in memory is done at once if it is short: waking a thread and the loop
- * costs more than the copy, and the others wait for the machine lock no longer than that. */
-#define INLINE_MAX KIB(64)
-/* Longer transfers go in pieces, one after the other: what a piece's first copy leaves in the
- * host's caches its second copy finds there, and buffers stay few. */
-#define PIECE_MAX KIB(512)
-#define IDLE_BYTES_MAX MIB(8) /* of buffers kept for the next requests */
+#define UNDER_WAY_MAX 1024u /* requests; a ring that is as long as it may be has them four times */
 
 struct blk_request {
     struct block_request io;
     struct virtio_blk *d;
-    uint64_t buf_size;
-    uint64_t cost; /* bytes of ours while it is under way */
     struct virtq_used used;
     unsigned queue;
-    uint64_t start;     /* of a transfer in the image: bytes; */
-    uint32_t len;       /* all of it, */
-    uint32_t at;        /* and how much is done */
-    bool write_through; /* it ends on the medium */
-    uint32_t in_len;
-    unsigned outs, ins;
+    gpa_t status; /* where its byte goes */
     struct blk_request *next;
-    struct virtq_seg seg[VIRTQ_SEGS_MAX]; /* of the chain: outs, then ins */
+    struct iovec iov[VIRTQ_SEGS_MAX]; /* the data in the guest's memory */
 };
 
 /* -- Requests as objects ----------------------------------------------------------------------- */
-static struct blk_request *request_new(struct virtio_blk *d, uint64_t len)
+static struct blk_request *request_new(struct virtio_blk *d)
 {
     struct blk_request *r = d->idle;
     if (r != NULL) {
         d->idle = r->next;
-        d->idle_bytes -= r->buf_size;
     } else {
-        r = malloc(sizeof *r); /* its 8 KiB of segments need no zeroes */
-        if (r == NULL) {
-            return NULL;
-        }
+        r = malloc(sizeof *r); /* its 8 KiB of vector need no zeroes */
+    }
+    if (r != NULL) {
         r->io = (struct block_request){ 0 };
-        r->buf_size = 0;
+        r->d = d;
     }
-    void *buf = r->io.buf;
-    if (len > r->buf_size) {
-        free(buf);
-        buf = malloc(len);
-        r->buf_size = buf != NULL ? len : 0;
-        if (buf == NULL) {
-            free(r);
-            return NULL;
-        }
-    }
-    r->io = (struct block_request){ .buf = buf };
-    r->d = d;
-    r->len = r->at = 0;
     return r;
 }
 
 static void request_free(struct blk_request *r)
 {
-    struct virtio_blk *d = r->d;
-    if (d->idle_bytes + r->buf_size > IDLE_BYTES_MAX) {
-        free(r->io.buf);
-        free(r);
-        return;
-    }
-    d->idle_bytes += r->buf_size;
-    r->next = d->idle;
-    d->idle = r;
+    r->next = r->d->idle;
+    r->d->idle = r;
 }
 
 /* -- The end of a request ---------------------------------------------------------------------- */
-/* The status is the last byte that the driver lets us write; r->at bytes are before it. */
 static void finish(struct virtio_blk *d, struct blk_request *r, enum blk_status status)
 {
-    const struct virtq *q = &d->v.queue[r->queue];
     uint8_t byte = (uint8_t)status;
-    if (virtq_write_segs(q, r->seg + r->outs, r->ins, r->in_len - 1, &byte, 1) < 0) {
+    bool read = r->io.op == BLOCK_OP_READ && r->io.iov != NULL;
+    if (read) {
+        gmem_mark_views(d->v.queue[r->queue].mem, r->iov, r->io.iov_count);
+    }
+    if (gmem_write(d->v.queue[r->queue].mem, r->status, &byte, 1) < 0) {
         virtio_break(&d->v, "a request's buffers are outside of memory");
     } else {
-        bool read = status == S_OK && r->io.op == BLOCK_OP_READ;
-        r->used.written = (read ? r->at : 0) + 1;
+        r->used.written += (read && status == S_OK ? (uint32_t)r->io.len : 0) + 1;
         virtio_push_all(&d->v, r->queue, &r->used, 1);
         virtio_interrupt(&d->v, r->queue);
     }
     request_free(r);
 }
 
-/* The first len bytes of the buffer go to the driver, behind those that it has. */
-static int give(struct virtio_blk *d, struct blk_request *r, uint32_t len)
-{
-    int e = virtq_write_segs(&d->v.queue[r->queue], r->seg + r->outs, r->ins, r->at, r->io.buf,
-                             len);
-    r->at += len;
-    return e;
-}
-
-/* The request to the image for the next piece of a transfer, and what it writes. */
-static int next_piece(struct virtio_blk *d, struct blk_request *r)
-{
-    uint32_t left = r->len - r->at;
-    r->io.offset = r->start + r->at;
-    r->io.len = left < PIECE_MAX ? left : PIECE_MAX;
-    r->io.fua = r->write_through && r->io.len == left;
-    return r->io.op == BLOCK_OP_READ ? 0
-                                     : virtq_read_segs(&d->v.queue[r->queue], r->seg, r->outs,
-                                                       HEADER_BYTES + r->at, r->io.buf, r->io.len);
-}
-
 static void io_done(struct block_request *io)
 {
     struct blk_request *r = container_of(io, struct blk_request, io);
     struct virtio_blk *d = r->d;
-    int e = 0;
-    if (io->result == 0 && r->len != 0) {
-        if (io->op == BLOCK_OP_READ) {
-            e = give(d, r, (uint32_t)io->len);
-        } else {
-            r->at += (uint32_t)io->len;
-        }
-        if (e == 0 && r->at < r->len) {
-            e = next_piece(d, r);
-            if (e == 0) {
-                block_submit(d->disk, io);
-                return;
-            }
-        }
-    }
-    d->bytes -= r->cost;
-    if (e < 0) {
-        virtio_break(&d->v, "a request's buffers are outside of memory");
-        request_free(r);
-    } else {
-        finish(d, r, io->result == 0 ? S_OK : S_IOERR);
-    }
+    d->under_way--;
+    finish(d, r, io->result == 0 ? S_OK : S_IOERR);
     uint64_t stalled = d->stalled;
     for (d->stalled = 0; stalled != 0; stalled &= stalled - 1) {
         virtio_kick(&d->v, (unsigned)__builtin_ctzll(stalled));
@@ -219,10 +143,15 @@ static int start_transfer(struct virtio_blk *d, struct blk_request *r, bool writ
         return S_IOERR;
     }
     r->io.op = write ? BLOCK_OP_WRITE : BLOCK_OP_READ;
-    r->write_through = write && writes_through(d);
-    r->start = sector * SECTOR;
-    r->len = len;
-    return next_piece(d, r) < 0 ? -EFAULT : 0;
+    r->io.fua = write && writes_through(d);
+    r->io.offset = sector * SECTOR;
+    r->io.len = len;
+    r->io.iov = r->iov;
+    struct gmem_views v = { r->iov, ARRAY_LEN(r->iov), 0 };
+    int s = virtq_view(&d->v.queue[r->queue], d->v.chain, write ? GMEM_TO_FILE : GMEM_FROM_FILE,
+                       write ? HEADER_BYTES : 0, len, &v);
+    r->io.iov_count = v.count;
+    return s;
 }
 
 static int start_range(struct virtio_blk *d, struct blk_request *r, bool zeroes, uint32_t len)
@@ -253,10 +182,9 @@ static int start_range(struct virtio_blk *d, struct blk_request *r, bool zeroes,
 
 static int get_id(struct virtio_blk *d, struct blk_request *r)
 {
-    uint32_t room = r->in_len - 1;
-    r->io.op = BLOCK_OP_READ;
-    memcpy(r->io.buf, d->serial, VIRTIO_BLK_ID_BYTES);
-    return give(d, r, room < VIRTIO_BLK_ID_BYTES ? room : VIRTIO_BLK_ID_BYTES);
+    uint32_t room = d->v.chain->in_len - 1;
+    r->used.written = room < VIRTIO_BLK_ID_BYTES ? room : VIRTIO_BLK_ID_BYTES;
+    return virtq_write(&d->v.queue[r->queue], d->v.chain, 0, d->serial, r->used.written);
 }
 
 /* 0: to be submitted. Else an enum blk_status + 1, or -EFAULT. */
@@ -289,6 +217,15 @@ static int start(struct virtio_blk *d, struct blk_request *r, uint32_t type, uin
     }
 }
 
+static gpa_t last_byte(const struct virtq_chain *c)
+{
+    const struct virtq_seg *seg = &c->seg[c->outs + c->ins - 1];
+    while (seg->len == 0) {
+        seg--;
+    }
+    return seg->gpa + seg->len - 1;
+}
+
 /* False: the device is broken. */
 static bool take_request(struct virtio_blk *d, unsigned n)
 {
@@ -300,22 +237,16 @@ static bool take_request(struct virtio_blk *d, unsigned n)
         virtio_break(v, "a request without header or status");
         return false;
     }
-    uint32_t type = load_le32(header);
-    uint32_t data = type == T_OUT ? c->out_len - HEADER_BYTES : c->in_len - 1;
-    uint32_t room = data > PIECE_MAX ? PIECE_MAX : data > SECTOR ? data : SECTOR;
-    struct blk_request *r = request_new(d, room);
+    struct blk_request *r = request_new(d);
     if (r == NULL) {
         virtio_break(v, "no memory for a request");
         return false;
     }
     r->queue = n;
     r->used = (struct virtq_used){ c->id, c->descs, 0 };
-    r->in_len = c->in_len;
-    r->outs = c->outs;
-    r->ins = c->ins;
-    memcpy(r->seg, c->seg, (r->outs + r->ins) * sizeof *r->seg);
+    r->status = last_byte(c);
     r->io.done = io_done;
-    int s = start(d, r, type, load_le64(header + 8));
+    int s = start(d, r, load_le32(header), load_le64(header + 8));
     if (s < 0) {
         virtio_break(v, "a request's buffers are outside of memory");
         request_free(r);
@@ -323,21 +254,12 @@ static bool take_request(struct virtio_blk *d, unsigned n)
     }
     if (s > 0) {
         finish(d, r, (enum blk_status)(s - 1));
-        return true;
-    }
-    if (type == T_IN && data <= INLINE_MAX &&
-        block_read_cached(block_queue_block(d->disk), r->io.offset, r->io.buf, data) == 0) {
-        if (give(d, r, data) < 0) {
-            virtio_break(v, "a request's buffers are outside of memory");
-            request_free(r);
-            return false;
-        }
+    } else if (block_try(d->disk, &r->io)) {
         finish(d, r, S_OK);
-        return true;
+    } else {
+        d->under_way++;
+        block_submit(d->disk, &r->io);
     }
-    r->cost = sizeof *r + room;
-    d->bytes += r->cost;
-    block_submit(d->disk, &r->io);
     return true;
 }
 
@@ -347,7 +269,7 @@ static void blk_notify(struct virtio *v, unsigned n)
     do {
         virtq_ask_notify(&v->queue[n], false);
         for (;;) {
-            if (d->bytes >= BYTES_MAX) {
+            if (d->under_way >= UNDER_WAY_MAX) {
                 d->stalled |= BIT(n);
                 return;
             }
@@ -425,7 +347,7 @@ static void blk_quiesce(void *dev)
     struct virtio_blk *d = dev;
     do {
         block_queue_drain(d->disk);
-    } while (d->bytes != 0);
+    } while (d->under_way != 0);
 }
 
 static const struct dev_class blk_dev_class = {
@@ -475,7 +397,6 @@ void virtio_blk_fini(struct virtio_blk *d)
     while (d->idle != NULL) {
         struct blk_request *r = d->idle;
         d->idle = r->next;
-        free(r->io.buf);
         free(r);
     }
     virtio_fini(&d->v);

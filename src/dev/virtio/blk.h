@@ -26,10 +26,9 @@ struct virtio_blk {
     uint64_t capacity; /* sectors */
     bool readonly;
     char serial[VIRTIO_BLK_ID_BYTES];
-    uint64_t bytes;           /* in requests under way */
-    struct blk_request *idle; /* owned: with their buffers, to be used again */
-    uint64_t idle_bytes;
-    uint64_t stalled; /* queues that wait for requests to finish, bit n */
+    unsigned under_way;       /* requests */
+    struct blk_request *idle; /* owned: to be used again */
+    uint64_t stalled;         /* queues that wait for requests to finish, bit n */
     /* State */
     bool write_cache; /* what the driver set by CONFIG_WCE */
 };

@@ -463,12 +463,6 @@ int virtq_write(const struct virtq *q, const struct virtq_chain *c, uint32_t off
     return copy(q, c->seg + c->outs, c->ins, COPY_IN, offset, (void *)(uintptr_t)buf, len);
 }
 
-int virtq_read_segs(const struct virtq *q, const struct virtq_seg *seg, unsigned count,
-                    uint32_t offset, void *buf, size_t len)
-{
-    return copy(q, seg, count, COPY_OUT, offset, buf, len);
-}
-
 int virtq_write_segs(const struct virtq *q, const struct virtq_seg *seg, unsigned count,
                      uint32_t offset, const void *buf, size_t len)
 {
@@ -478,6 +472,28 @@ int virtq_write_segs(const struct virtq *q, const struct virtq_seg *seg, unsigne
 int virtq_zero(const struct virtq *q, const struct virtq_chain *c, uint32_t offset, size_t len)
 {
     return copy(q, c->seg + c->outs, c->ins, COPY_ZERO, offset, NULL, len);
+}
+
+int virtq_view(const struct virtq *q, const struct virtq_chain *c, enum gmem_use use,
+               uint32_t offset, size_t len, struct gmem_views *v)
+{
+    unsigned end = use == GMEM_TO_FILE ? c->outs : c->outs + c->ins;
+    for (unsigned i = use == GMEM_TO_FILE ? 0 : c->outs; i < end && len != 0; i++) {
+        const struct virtq_seg *seg = &c->seg[i];
+        if (offset >= seg->len) {
+            offset -= seg->len;
+            continue;
+        }
+        size_t part = seg->len - offset;
+        part = part < len ? part : len;
+        int r = gmem_view(q->mem, seg->gpa + offset, part, use, v);
+        if (r < 0) {
+            return r;
+        }
+        len -= part;
+        offset = 0;
+    }
+    return len == 0 ? 0 : -EINVAL;
 }
 
 /* -- State ------------------------------------------------------------------------------------- */

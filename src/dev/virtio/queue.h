@@ -92,11 +92,12 @@ MUST_CHECK int virtq_write(const struct virtq *q, const struct virtq_chain *c, u
                            const void *buf, size_t len);
 MUST_CHECK int virtq_zero(const struct virtq *q, const struct virtq_chain *c, uint32_t offset,
                           size_t len);
-/* The same for a device that kept a copy of a chain's segments to read, or to write. */
-MUST_CHECK int virtq_read_segs(const struct virtq *q, const struct virtq_seg *seg, unsigned count,
-                               uint32_t offset, void *buf, size_t len);
+/* The same for a device that kept a copy of the segments to write. */
 MUST_CHECK int virtq_write_segs(const struct virtq *q, const struct virtq_seg *seg, unsigned count,
                                 uint32_t offset, const void *buf, size_t len);
+/* Such bytes as the host's memory, for a transfer without a copy; errors as of gmem_view, too. */
+MUST_CHECK int virtq_view(const struct virtq *q, const struct virtq_chain *c, enum gmem_use use,
+                          uint32_t offset, size_t len, struct gmem_views *v);
 
 extern const struct state_field virtq_state[];
 

@@ -10,7 +10,6 @@
 
 #define UNMAP_HEADER 8u
 #define UNMAP_RANGE 16u
-#define INLINE_MAX KIB(64) /* see blk.c */
 
 /* -- Reads and writes -------------------------------------------------------------------------- */
 static void io_done(struct block_request *r)
@@ -39,9 +38,7 @@ void scsi_submit(struct scsi_command *c, enum block_op op, uint64_t lba, uint64_
                                     .may_unmap = op == BLOCK_OP_ZERO && (c->cdb[1] & 8),
                                     .done = op == BLOCK_OP_DISCARD ? unmap_done : io_done };
     c->io.fua = (op == BLOCK_OP_WRITE || op == BLOCK_OP_ZERO) && (c->fua || !c->unit->write_cache);
-    if (op == BLOCK_OP_READ && c->io.len <= INLINE_MAX &&
-        block_read_cached(block_queue_block(c->unit->disk), c->io.offset, c->data, c->io.len) ==
-            0) {
+    if (block_try(c->unit->disk, &c->io)) {
         io_done(&c->io);
         return;
     }
