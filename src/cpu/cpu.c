@@ -117,6 +117,7 @@ int cpu_init(struct cpu *cpu, unsigned index, const struct cpu_model *model,
     cpu->world = world;
     cpu->mem = mem;
     cpu->ucode_rev = 1ull << 32;
+    cpu->icount_limit = UINT64_MAX;
     cpu_reset(cpu);
     return 0;
 }

@@ -286,7 +286,9 @@ struct cpu {
     bool nmi_blocked;
     bool in_delivery; /* an event is being delivered */
     bool step_armed;  /* RFLAGS.TF was set when the last instruction began: #DB is due after it */
-    uint64_t icount;  /* instructions retired (interp always, bt in virtual-time mode) */
+    /* Instructions retired (interp always, bt in virtual time), with the one in flight. */
+    uint64_t icount;
+    uint64_t icount_limit; /* virtual time: where the engine is to stop */
 
     /* -- segments and system registers */
     struct cpu_seg seg[SEG_COUNT];

@@ -178,7 +178,7 @@ int cpu_post_load(struct cpu *cpu, struct err *e)
     if (!addresses_canonical(cpu) || !pat_valid(cpu->pat)) {
         return err_set(e, -EINVAL, "cpu %u: a system register holds what none can", cpu->index);
     }
-    if (cpu->activity > CPU_SHUTDOWN || cpu->int_shadow > CPU_SHADOW_SS ||
+    if (cpu->activity > CPU_SHUTDOWN || cpu->icount >> 62 != 0 || cpu->int_shadow > CPU_SHADOW_SS ||
         !(cpu->rflags & FLAG_FIXED) || (cpu->latched & ~(uint32_t)LATCHED) ||
         (cpu->latched & (CPU_EV_NMI | CPU_EV_NMI_2)) == CPU_EV_NMI_2) {
         return err_set(e, -EINVAL, "cpu %u: run state out of range", cpu->index);

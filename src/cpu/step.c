@@ -35,6 +35,7 @@ void cpu_do_instruction(struct cpu *cpu, struct insn *in)
 {
     uint8_t bytes[INSN_MAX_LEN];
     bool wide = cpu->mode == INSN_MODE_64;
+    cpu->icount++;
     uint64_t va = cpu_begin_instruction(cpu);
     unsigned want = INSN_MAX_LEN;
     if (!wide && cpu->seg[SEG_CS].limit - cpu->rip < want - 1)
@@ -51,5 +52,5 @@ void cpu_do_instruction(struct cpu *cpu, struct insn *in)
     uint64_t next = cpu->rip + in->len;
     cpu->rip = wide ? next : cpu->mode == INSN_MODE_32 ? (uint32_t)next : (uint16_t)next;
     sem_table[in->op](cpu, in);
-    cpu->icount++;
+    cpu->icount -= cpu_goes_on(cpu, in);
 }

@@ -15,6 +15,7 @@ enum engine_exit {
     ENGINE_EXIT_SHUTDOWN, /* triple fault */
     ENGINE_EXIT_ERROR,    /* host failure, logged */
     ENGINE_EXIT_DEBUG,    /* a debugger wants the vCPU to stand: cpu->stop_why */
+    ENGINE_EXIT_LIMIT,    /* virtual time: cpu->icount has come to cpu->icount_limit */
 };
 
 /* Groups of struct cpu that an engine may hold elsewhere. */
@@ -32,7 +33,8 @@ struct engine_config {
     struct cpu **cpus;
     unsigned cpu_count;
     uint64_t code_cache_bytes; /* 0: the engine's default */
-    /* count instructions exactly (cpu->icount), run one vCPU at a time */
+    /* Count instructions exactly: cpu->icount is right whenever the world is asked for something,
+     * and run() comes back at cpu->icount_limit, before anything is delivered there. */
     bool virtual_time;
     /* For people who look inside translation (bt): a file that gets the guest and host code of each
      * block whose first byte is in [dump_first, dump_last] (0, 0: all), and whether to write

@@ -24,6 +24,7 @@
 #include "engine/engine.h"
 
 #define BT_GROUPS 2u
+#define BT_BLOCK_INSNS 64u
 
 /* -- What is addressed by translated code, at fixed places of struct cpu.engine_hot; the first of
  * these by short displacements. */
@@ -47,7 +48,6 @@ struct bt_hot {
     uint32_t host_mxcsr;
     uint32_t pad2;
     uint64_t no_stack_addend;
-    uint64_t icount; /* virtual time: instructions begun in this run */
 };
 _Static_assert(sizeof(struct bt_hot) <= sizeof((struct cpu *)0)->engine_hot, "hot area");
 
@@ -138,6 +138,7 @@ struct bt_site {
     bool branch;           /* always leaves: rip is the helper's */
     bool leaves;           /* what the code behind it relies on may be gone: see group.c */
     bool sliding;          /* ip and next are less the slide */
+    uint8_t uncounted;     /* virtual time: what cpu->icount lacks, this instruction included */
     uint32_t mode;         /* of the block */
 };
 
@@ -244,6 +245,7 @@ struct bt_vcpu {
     uint64_t return_gen[2]; /* what the entries of the return cache are good for */
     uint32_t return_mode[2];
     bool in_code;              /* between entering translated code and leaving it */
+    bool counted;              /* cpu->icount has an instruction that may fault yet */
     bool super_local;          /* supervisor code was met on pages that are not global */
     uint64_t exec_pages[1024]; /* hash set of pages that the jump cache has addresses in, */
     uint64_t exec_large[16];   /* and of the 2 MiB units where those are parts of large pages; */

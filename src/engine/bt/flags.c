@@ -114,6 +114,12 @@ void bt_flags_analyse(struct translation *t)
         live = live_before(t->mode, in, live);
         t->live[i] = live;
     }
+    if (t->counts) { /* whoever compares sees dead flags, too, in the frames of interrupts */
+        for (unsigned i = 0; i <= n; i++)
+            t->live[i] = ARITH;
+        for (unsigned i = 0; i < n; i++)
+            t->live_taken[i] = ARITH;
+    }
 }
 
 static void rax_to_tmp(struct emit *e) { emit_rg(e, 0x89, true, H_AX, HOT_OFF(tmp)); }

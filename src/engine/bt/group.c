@@ -186,6 +186,7 @@ static struct cold *group_cold(struct translation *t, uint8_t *from, const struc
     c->ea = *ea;
     c->site = what;
     c->exit = bt_exit_new(t, t->ip[t->i] - t->block->cs_base);
+    c->uncounted = bt_uncounted(t, t->i);
     t->bt->cache.exits[c->exit].mode = t->mode | BT_MODE_SINGLE;
     return c;
 }

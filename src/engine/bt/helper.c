@@ -6,6 +6,7 @@
  */
 #include "base/bits.h"
 #include "cpu/access.h"
+#include "cpu/step.h"
 #include "engine/bt/bt.h"
 
 #define HOST_FLAGS 0xd5u /* SF ZF AF PF CF as LAHF has them */
@@ -86,9 +87,15 @@ uint64_t bt_call_helper(struct cpu *cpu, uint32_t number)
     cpu->insn_ip = s->ip + slide;
     cpu->rip = next;
     v->stats.helpers[s->insn.op]++;
+    cpu->icount += s->uncounted;
+    v->counted = v->bt->config.virtual_time;
     uint64_t va = cpu->insn_ip + (cpu->mode == INSN_MODE_64 ? 0 : cpu->seg[SEG_CS].base);
     uint64_t mapping = s->ends_block ? code_mapping(cpu, va) : 0;
     s->fn(cpu, &s->insn);
+    if (unlikely(v->counted)) {
+        v->counted = false;
+        cpu->icount -= cpu_goes_on(cpu, &s->insn);
+    }
     bt_stack_forget(cpu);
     bt_flags_from_cpu(cpu);
     bt_intr_undefer(cpu);
@@ -110,6 +117,7 @@ uint64_t bt_call_helper(struct cpu *cpu, uint32_t number)
     if (s->fp_live)
         fp_load(cpu);
     bt_hot(cpu)->resume = (uintptr_t)s->resume;
+    cpu->icount -= s->uncounted;
     return GO_ON;
 }
 

@@ -215,6 +215,7 @@ static const uint8_t *code_at_rip(struct bt *bt, struct cpu *cpu, uint32_t exit)
  * changed nothing then (but what it pushed lies below the stack). */
 static void check_target(struct bt *bt, struct cpu *cpu, uint32_t site)
 {
+    struct bt_vcpu *v = cpu->engine;
     if (likely(cpu->mode != INSN_MODE_64 || mmu_canonical(cpu, cpu->rip)))
         return;
     const struct insn *in = &bt->cache.sites[site].insn;
@@ -225,6 +226,7 @@ static void check_target(struct bt *bt, struct cpu *cpu, uint32_t site)
     cpu->insn_ip = bt->cache.sites[site].ip;
     if (bt->cache.sites[site].sliding)
         cpu->insn_ip += bt_hot(cpu)->slide;
+    v->counted = bt->config.virtual_time;
     cpu_raise_error(cpu, EXC_GP, 0);
 }
 
@@ -245,10 +247,13 @@ static enum engine_exit run_loop(struct bt *bt, struct cpu *cpu)
     uint32_t exit = BT_EXIT_STATE;
     bool stepped = false;
     for (;;) {
+        if (unlikely(cpu->icount >= cpu->icount_limit))
+            return ENGINE_EXIT_LIMIT;
+        bool near_limit = cpu->icount_limit - cpu->icount < BT_BLOCK_INSNS;
         bt_intr_undefer(cpu);
         uint32_t events = atomic_load_explicit(&cpu->events, memory_order_acquire);
         const uint8_t *code = NULL;
-        if (likely(events == 0 && cpu->activity == CPU_ACTIVE && !stepped)) {
+        if (likely(events == 0 && cpu->activity == CPU_ACTIVE && !stepped && !near_limit)) {
             code = code_at_rip(bt, cpu, exit);
         } else {
             exit = BT_EXIT_STATE;
@@ -261,7 +266,9 @@ static enum engine_exit run_loop(struct bt *bt, struct cpu *cpu)
                     bt_hot(cpu)->intr_deferred = 1;
                     cpu_clear_event(cpu, CPU_EV_INTR);
                 }
-                if (atomic_load_explicit(&cpu->events, memory_order_relaxed) == 0)
+                if (near_limit)
+                    stepped = true;
+                else if (atomic_load_explicit(&cpu->events, memory_order_relaxed) == 0)
                     code = code_at_rip(bt, cpu, exit);
                 break;
             case CPU_POLL_STEP:
@@ -283,7 +290,9 @@ static enum engine_exit run_loop(struct bt *bt, struct cpu *cpu)
                 stepped = true; /* it decides whether we stop */
             } else {
                 v->stats.steps++;
+                v->counted = true;
                 cpu_do_instruction(cpu, &v->step_insn);
+                v->counted = false;
             }
             continue;
         }
@@ -316,6 +325,8 @@ static enum engine_exit bt_run(struct engine *en, struct cpu *cpu)
     cpu_exclusive_enter(cpu);
     if (_setjmp(cpu->unwind) != 0) {
         v->in_code = false;
+        cpu->icount -= v->counted; /* it has not retired */
+        v->counted = false;
         bt_fp_save(cpu);
         cpu_exclusive_abandon(cpu);
         cpu_deliver_exception(cpu); /* may unwind to here again */

@@ -60,6 +60,7 @@ uint32_t bt_site_new(struct translation *t, sem_fn *fn)
         .branch = info->branch != BR_NONE,
         .mode = t->mode & BT_KEY_MODE,
         .sliding = t->sliding,
+        .uncounted = (uint8_t)bt_uncounted(t, t->i + 1),
     };
     if (!t->mode64) {
         uint64_t mask = (t->mode & BT_MODE_WIDTH) == INSN_MODE_32 ? 0xffffffff : 0xffff;
@@ -141,6 +142,8 @@ static void emit_one(struct translation *t)
 {
     const struct insn *in = &t->insn[t->i];
     const struct insn_info *info = &insn_info[in->row];
+    if (info->branch != BR_NONE)
+        bt_count_up_to(t, t->i + 1);
     if (in->op != OP_INVALID && native_mode(t)) {
         if (info->branch != BR_NONE ? bt_emit_branch(t)
                                     : bt_emit_stack(t) || bt_emit_system(t) || bt_emit_string(t) ||
@@ -177,11 +180,7 @@ static void emit_entry(struct translation *t)
     t->bt->cache.exits[exit].entry_of = t->block;
     t->bt->cache.exits[exit].mode = t->mode;
     bt_cold_new(t, COLD_EXIT, emit_jcc_fwd(e, CC_NE))->exit = exit; /* cold[0]: see kill_block */
-    if (t->bt->config.virtual_time) {
-        emit_rex(e, true, 0, 0, 0); /* add qword [icount], count */
-        emit_xg(e, 0x81, 0, HOT_OFF(icount));
-        emit4(e, t->count);
-    }
+    bt_count_limit(t, exit);
 }
 
 static void emit_cold(struct translation *t)
@@ -210,6 +209,7 @@ static void emit_cold(struct translation *t)
             emit_mov_imm(e, T0, c->site);
             emit_call(e, c->ea.base == R_SP ? bt->stubs.group_stack : bt->stubs.group);
             emit_jmp(e, c->back);
+            bt_count_add(t, c->uncounted);
             bt_emit_cold_exit(t, c->exit);
             break;
         case COLD_FP_LOAD:
@@ -253,6 +253,7 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
     t->mode = at->mode;
     t->mode64 = (at->mode & BT_MODE_WIDTH) == INSN_MODE_64;
     t->sliding = (at->mode & BT_MODE_SLIDING) != 0;
+    t->counts = bt->config.virtual_time;
     t->pc = t->sliding ? at->pc - at->slide : at->pc;
     if (at->split) {
         memcpy(t->bytes, at->split_bytes, at->split_count);
@@ -292,6 +293,7 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
         enum insn_branch br = insn_info[last->row].branch;
         if (br == BR_NONE || br == BR_JCC) {
             bt_flags_release(t);
+            bt_count_up_to(t, t->count);
             bt_emit_exit(t, t->ip[t->count] - b->cs_base);
         }
     }

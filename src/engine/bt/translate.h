@@ -12,7 +12,6 @@
 #include "engine/bt/bt.h"
 #include "engine/bt/reg.h"
 
-#define BT_BLOCK_INSNS 64u
 #define BT_COLD_MAX 256u
 
 /* Where the arithmetic flags are. */
@@ -61,6 +60,7 @@ struct cold {
     const uint8_t *back; /* where to go on (executable view) */
     uint32_t site;
     uint32_t exit;
+    int uncounted; /* COLD_GROUP: see count.c */
     struct ea ea;
 };
 
@@ -72,6 +72,8 @@ struct translation {
     uint32_t mode;
     bool mode64;
     bool sliding;
+    bool counts; /* virtual time: see count.c */
+    unsigned counted; /* so many instructions of the block are in cpu->icount here */
     uint64_t pc; /* of the block's first instruction, as all addresses less the slide */
     unsigned count;
     struct insn insn[BT_BLOCK_INSNS];
@@ -127,6 +129,12 @@ void bt_groups_after(struct translation *t, uint32_t first_site);
 uint32_t bt_site_new(struct translation *t, sem_fn *fn);
 struct cold *bt_cold_new(struct translation *t, enum cold_kind kind, uint8_t *from);
 void bt_emit_helper(struct translation *t);
+
+/* count.c: nothing happens unless t->counts */
+void bt_count_limit(struct translation *t, uint32_t exit);
+void bt_count_add(struct translation *t, int n);
+int bt_uncounted(const struct translation *t, unsigned i);
+void bt_count_up_to(struct translation *t, unsigned i);
 
 /* native.c: true when emitted */
 bool bt_emit_native(struct translation *t);

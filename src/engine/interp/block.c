@@ -186,12 +186,13 @@ static uint8_t *bind_all(struct interp_cpu *ic, struct block *b, const struct in
 }
 
 /* Decode up to a branch, the end of the bytes or something odd. */
-static unsigned decode_run(const struct cpu *cpu, const uint8_t *code, unsigned len,
+static unsigned decode_run(const struct interp_cpu *ic, const uint8_t *code, unsigned len,
                            struct insn insns[BLOCK_OPS], unsigned *bytes)
 {
+    const struct cpu *cpu = ic->cpu;
     unsigned count = 0;
     unsigned pos = 0;
-    while (count < BLOCK_OPS && pos < len) {
+    while (count < ic->engine->block_ops && pos < len) {
         struct insn *in = &insns[count];
         if (insn_decode(in, code + pos, len - pos, mode_of(cpu), &cpu->features) != INSN_OK) {
             break;
@@ -222,7 +223,7 @@ static struct block *build(struct interp_cpu *ic, const uint8_t *host, gpa_t gpa
     unsigned bytes;
     unsigned len = PAGE_LEFT(host) < BLOCK_BYTES ? PAGE_LEFT(host) : BLOCK_BYTES;
     memcpy(code, host, len); /* other vCPUs may write it meanwhile: decode one version of it */
-    unsigned count = decode_run(ic->cpu, code, len, insns, &bytes);
+    unsigned count = decode_run(ic, code, len, insns, &bytes);
     if (count == 0) {
         return NULL;
     }

@@ -76,6 +76,7 @@ static int interp_create(struct engine **out, const struct engine_config *config
     struct interp *en = xzalloc(sizeof *en + config->cpu_count * sizeof en->vcpu[0]);
     en->base.cls = &interp_engine;
     en->mem = config->mem;
+    en->block_ops = config->virtual_time ? 1 : BLOCK_OPS;
     en->pages = gmem_page_count(config->mem);
     pthread_mutex_init(&en->code_lock, NULL);
     atomic_store(&en->epoch, 1); /* 0: never */
@@ -110,6 +111,7 @@ static void account_fault(struct interp_cpu *ic)
             return;
         }
     }
+    ic->cpu->icount--; /* it switched tasks, and faulted in the other one */
 }
 
 /* One block, which is progress whatever waits, then others until something does. */
@@ -127,9 +129,13 @@ static __attribute__((noinline)) void run_blocks(struct interp_cpu *ic, struct c
         }
         cpu->icount += b->count;
         ic->limit = cpu->icount + CHAIN_INSNS;
+        if (unlikely(ic->limit > cpu->icount_limit)) {
+            ic->limit = cpu->icount_limit;
+        }
         fl = block_enter(ic, cpu, b, cpu->rip, fl);
         ic->running = NULL;
-    } while (likely(!access_must_poll(cpu) && cpu->activity == CPU_ACTIVE));
+    } while (likely(!access_must_poll(cpu) && cpu->activity == CPU_ACTIVE &&
+                    cpu->icount < cpu->icount_limit));
     cpu->rflags = alu_merge(cpu->rflags, fl);
 }
 
@@ -152,6 +158,9 @@ static enum engine_exit run(struct interp_cpu *ic, struct cpu *cpu)
         cpu_deliver_exception(cpu);
     }
     for (;;) {
+        if (unlikely(cpu->icount >= cpu->icount_limit)) {
+            return ENGINE_EXIT_LIMIT;
+        }
         enum cpu_poll what = cpu_poll_events(cpu);
         /* After CPU_EV_CODE is cleared: a write that is not in this epoch sets it again. */
         ic->epoch = atomic_load(&ic->engine->epoch);

@@ -118,6 +118,7 @@ struct interp {
     struct cpu_exclusive *exclusive;
     struct page_code *code;
     uint64_t pages;
+    unsigned block_ops; /* virtual time: 1, so that cpu->icount is right at every instruction */
     pthread_mutex_t code_lock; /* guards setting and clearing of GMEM_PAGE_CODE with map and gen */
     _Atomic uint64_t epoch; /* goes up with every write to decoded code, then CPU_EV_CODE is set */
     unsigned count;
