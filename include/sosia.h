@@ -211,6 +211,10 @@ int sosia_vm_start(struct sosia_vm *vm);
 int sosia_vm_pause(struct sosia_vm *vm);
 int sosia_vm_resume(struct sosia_vm *vm);
 bool sosia_vm_paused(const struct sosia_vm *vm);
+/* In virtual time: run the paused VM until its processors have done so many instructions since it
+ * was made (sosia_vm_instructions), or it sleeps with no timer to wake it. It is paused then.
+ * -ESHUTDOWN: it came to its end before. */
+int sosia_vm_run_until(struct sosia_vm *vm, uint64_t instructions, char *error);
 /* Press the reset button. */
 int sosia_vm_reset(struct sosia_vm *vm);
 /* Press the power button: -ENOTSUP when the guest does not listen to it. */

@@ -65,6 +65,7 @@ void run_help(void)
         "      --gdb ADDR                   for gdb: target remote PORT, HOST:PORT or PATH\n"
         "  -S, --paused                     do not start yet: gdb or a control socket will\n"
         "      --exit-port PORT             a write of V there ends the VM, status (V<<1)|1\n"
+        "      --virtual-time               an instruction takes a nanosecond: each run the same\n"
         "      --bt-cache SIZE              code cache of the bt engine (128M)\n"
         "      --bt-dump FILE[,FIRST[-LAST]] guest and host code of translated blocks\n"
         "      --perf-map                   write /tmp/perf-PID.map: perf names guest code\n"

@@ -18,6 +18,7 @@ enum long_only {
     OPT_BT_CACHE,
     OPT_BT_DUMP,
     OPT_PERF_MAP,
+    OPT_VIRTUAL_TIME,
     OPT_CDROM,
     OPT_FLOPPY,
     OPT_RNG,
@@ -50,6 +51,7 @@ static const struct option long_options[] = {
     {"bt-cache", required_argument, NULL, OPT_BT_CACHE},
     {"bt-dump", required_argument, NULL, OPT_BT_DUMP},
     {"perf-map", no_argument, NULL, OPT_PERF_MAP},
+    {"virtual-time", no_argument, NULL, OPT_VIRTUAL_TIME},
     {"verbose", no_argument, NULL, 'v'},
     {"help", no_argument, NULL, 'h'},
     {"disk", required_argument, NULL, 'd'},
@@ -301,6 +303,9 @@ static int parse_one(struct run_options *o, int option, char *arg, unsigned *ser
         return parse_bt_dump(o, arg, e);
     case OPT_PERF_MAP:
         o->config.perf_map = true;
+        return 0;
+    case OPT_VIRTUAL_TIME:
+        o->config.virtual_time = true;
         return 0;
     case 'v':
         o->verbose++;

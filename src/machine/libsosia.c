@@ -18,6 +18,7 @@
 #include "machine/pc.h"
 #include "machine/vm.h"
 #include "machine/vmconfig.h"
+#include "machine/vtime.h"
 
 struct sosia_vm {
     struct machine *machine;
@@ -217,6 +218,16 @@ int sosia_vm_resume(struct sosia_vm *vm) { return sosia_vm_start(vm); }
 
 bool sosia_vm_paused(const struct sosia_vm *vm) { return machine_paused(vm->machine); }
 
+int sosia_vm_run_until(struct sosia_vm *vm, uint64_t instructions, char *error)
+{
+    struct err e = { 0 };
+    int r = machine_run_until(vm->machine, instructions, &e);
+    if (r < 0) {
+        give_error(error, &e);
+    }
+    return r;
+}
+
 int sosia_vm_reset(struct sosia_vm *vm)
 {
     machine_request_reset(vm->machine);
@@ -334,10 +345,7 @@ const char *sosia_vm_engine(const struct sosia_vm *vm) { return vm->machine->eng
 
 static void count_instructions(struct machine *m, void *ctx)
 {
-    uint64_t *sum = ctx;
-    for (unsigned i = 0; i < m->cpu_count; i++) {
-        *sum += m->cpus[i]->icount;
-    }
+    *(uint64_t *)ctx = machine_instructions(m);
 }
 
 uint64_t sosia_vm_instructions(struct sosia_vm *vm)

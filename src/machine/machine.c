@@ -14,11 +14,20 @@
 #include "machine/debug.h"
 #include "machine/pc.h"
 #include "machine/vmconfig.h"
+#include "machine/vtime.h"
+
+/* Virtual time: the same run every time. Engines that can have no limits of their own. */
+static void without_chance(struct cpu_features *f)
+{
+    cpu_features_clear(f, CPU_FEATURE_RDRAND);
+    cpu_features_clear(f, CPU_FEATURE_RDSEED);
+}
 
 static int make_cpus(struct machine *m, const struct machine_config *c, struct err *e)
 {
     int r = cpu_model_parse(&m->model, c->cpu_model != NULL ? c->cpu_model : "", c->cpus,
-                            m->time.tsc_khz, m->engine_class->limit, e);
+                            m->time.tsc_khz,
+                            m->virtual_time ? without_chance : m->engine_class->limit, e);
     if (r < 0) {
         return r;
     }
@@ -89,11 +98,11 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
         return r;
     }
     m->bus = bus_new(m->mem);
-    m->clock = clock_new(NULL, NULL);
+    m->clock = c->virtual_time ? machine_vtime_clock(m) : clock_new(NULL, NULL);
     clock_pause(m->clock);
     machine_time_init(&m->time, m->clock, c->virtual_time);
     machine_fill_world(m);
-    r = loop_new(&m->loop, m->clock, bus_lock_of(m->bus));
+    r = loop_new(&m->loop, c->virtual_time ? NULL : m->clock, bus_lock_of(m->bus));
     if (r < 0) {
         return err_set(e, r, "no event loop: %s", strerror(-r));
     }
@@ -107,6 +116,9 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
     bus_unlock(m->bus);
     if (r == 0) {
         r = make_engine(m, c, e); /* it may ask processors' local APICs */
+    }
+    if (r == 0 && m->virtual_time) {
+        machine_vtime_start(m);
     }
     if (r < 0) {
         return r;

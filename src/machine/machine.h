@@ -40,6 +40,7 @@ enum machine_hold {
     HOLD_END = 1u << 2,   /* it is over */
     HOLD_LOOK = 1u << 3,  /* somebody looks at the processors for a moment */
     HOLD_DEBUG = 1u << 4, /* a debugger has them stand (debug.h) */
+    HOLD_COUNT = 1u << 5, /* virtual time: as many instructions as asked for are done */
 };
 
 enum machine_reason {
@@ -70,6 +71,9 @@ struct vcpu {
     _Atomic bool stands;       /* while a debugger lets others run; changes while all stand */
     bool wants_smm;            /* the two guarded by run_lock: an SMI waits until it may enter; */
     bool smm_running;          /* it is counted in machine.smm_running */
+    /* Virtual time: its last turn ended in HLT; events (but a kick) and wakes were then: */
+    bool idle;
+    uint32_t idle_events, idle_wakes;
 };
 
 struct machine {
@@ -113,6 +117,10 @@ struct machine {
     pthread_mutex_t listen_lock; /* guards listeners; the innermost lock */
     struct machine_listener *listeners; /* borrowed */
     struct machine_debugger *_Atomic debugger; /* owned; NULL: none (debug.h) */
+    /* Virtual time (vtime.c): one processor at a time. */
+    _Atomic unsigned turn;     /* changed under run_lock */
+    uint64_t slice_end;        /* in instructions of all; the thread whose turn it is */
+    _Atomic uint64_t stop_at;  /* likewise; changed while all stand */
     /* System management (smm.c): while anybody is in SMM or on the way, only those in SMM run. */
     unsigned smm_running;       /* threads in SMM, or entering, and not parked; run_lock */
     unsigned smm_inside;        /* processors in SMM; run_lock */

@@ -363,6 +363,12 @@ static int init_fdc(struct pc *p, struct err *e)
     return r;
 }
 
+/* In virtual time nothing is random. */
+static int new_identity(struct pc *p, struct err *e)
+{
+    return p->machine->virtual_time ? 0 : vmgenid_renew(&p->vmgenid, e);
+}
+
 int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, struct err *e)
 {
     struct bus *b = m->bus;
@@ -485,7 +491,7 @@ int pc_init(struct pc *p, struct machine *m, const struct machine_config *c, str
         test_dev_init(&p->test_dev, b, line); /* 0xe0 0x2000 0xff000000 */
     }
     fill_cmos(p);
-    r = vmgenid_renew(&p->vmgenid, e);
+    r = new_identity(p, e);
     if (r == 0) {
         r = fill_fw_cfg(p, e);
     }
@@ -571,7 +577,7 @@ bool pc_press_power(struct pc *p) { return acpi_pm_press_power_button(&p->pm); }
 
 int pc_new_generation(struct pc *p, struct err *e)
 {
-    int r = vmgenid_renew(&p->vmgenid, e);
+    int r = new_identity(p, e);
     if (r == 0) {
         acpi_pm_raise_gpe(&p->pm, PC_VMGENID_GPE);
     }

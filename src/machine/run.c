@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "machine/machine.h"
 #include "machine/pc.h"
+#include "machine/vtime.h"
 
 /* -- Sleeping in HLT --------------------------------------------------------------------------- */
 
@@ -38,7 +39,8 @@ void machine_wake(void *ctx, struct cpu *cpu)
     if (atomic_load(&v->sleeping)) {
         futex_wake(&v->wakes);
     }
-    if (atomic_load(&v->machine->smm_count) != 0) { /* it may stand, and this may be an SMI */
+    /* It may stand, and this may be an SMI; or it waits for its turn, and all were idle. */
+    if (atomic_load(&v->machine->smm_count) != 0 || v->machine->virtual_time) {
         pthread_mutex_lock(&v->machine->run_lock);
         pthread_cond_broadcast(&v->machine->run_changed);
         pthread_mutex_unlock(&v->machine->run_lock);
@@ -134,6 +136,7 @@ void machine_barrier(struct machine *m)
 static bool must_park(const struct machine *m, const struct vcpu *v)
 {
     return atomic_load(&m->hold) != 0 || atomic_load(&v->stands) ||
+           (m->virtual_time && !machine_vtime_turn(m, v)) ||
            (atomic_load(&m->smm_count) != 0 && !v->cpu->in_smm);
 }
 
@@ -145,7 +148,8 @@ static bool park(struct machine *m, struct vcpu *v)
     m->smm_running -= v->smm_running;
     v->smm_running = false;
     pthread_cond_broadcast(&m->run_changed);
-    while ((m->hold_bits != 0 || atomic_load(&v->stands) || !machine_smm_may_run(m, v)) &&
+    while ((m->hold_bits != 0 || atomic_load(&v->stands) ||
+            (m->virtual_time && !machine_vtime_turn(m, v)) || !machine_smm_may_run(m, v)) &&
            !m->quit) {
         pthread_cond_wait(&m->run_changed, &m->run_lock);
     }
@@ -188,11 +192,19 @@ static void *vcpu_main(void *arg)
         if (must_park(m, v) && !v->smm_running) {
             continue;
         }
+        if (m->virtual_time && !machine_vtime_begin(m, v)) {
+            continue;
+        }
         switch (m->engine_class->run(m->engine, v->cpu)) {
         case ENGINE_EXIT_KICK:
+        case ENGINE_EXIT_LIMIT:
             break;
         case ENGINE_EXIT_HALT:
-            sleep_until_woken(v, wakes);
+            if (m->virtual_time) {
+                machine_vtime_idle(m, v, wakes);
+            } else {
+                sleep_until_woken(v, wakes);
+            }
             break;
         case ENGINE_EXIT_SHUTDOWN:
             shut_down(v);

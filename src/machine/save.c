@@ -10,9 +10,10 @@
 #include "base/alloc.h"
 #include "machine/machine.h"
 #include "machine/pc.h"
+#include "machine/vtime.h"
 #include "state/state.h"
 
-#define MACHINE_STATE_VERSION 2
+#define MACHINE_STATE_VERSION 3
 #define TSC_KHZ_MIN 1000u
 #define TSC_KHZ_MAX 100000000u
 
@@ -24,12 +25,14 @@ struct machine_state {
     uint32_t tsc_khz;
     uint32_t cpus;
     uint32_t card[CARDS_SLOTS]; /* PCI device and vendor by slot, 0: none */
+    struct vtime_turn turn;
 };
 
 static const struct state_field machine_state[] = {
     STATE(struct machine_state, ram_bytes), STATE(struct machine_state, clock_ns),
     STATE(struct machine_state, tsc),       STATE(struct machine_state, tsc_khz),
     STATE(struct machine_state, cpus),      STATE_ARRAY_SINCE(2, struct machine_state, card),
+    STATE_SINCE(3, struct machine_state, turn.cpu), STATE_SINCE(3, struct machine_state, turn.left),
     STATE_END,
 };
 
@@ -64,6 +67,7 @@ void machine_save_state(struct machine *m, struct state_out *o)
         .cpus = m->cpu_count,
     };
     fill_cards(m, s.card);
+    machine_vtime_save(m, &s.turn);
     state_save(o, "machine", MACHINE_STATE_VERSION, machine_state, &s);
     for (unsigned i = 0; i < m->cpu_count; i++) {
         char name[24];
@@ -234,6 +238,9 @@ int machine_load_state(struct machine *m, struct state_in *in, struct err *e)
         r = bus_load(m->bus, in, e);
     }
     machine_smm_recount(m);
+    if (r == 0) {
+        r = machine_vtime_load(m, &s.turn, e); /* after the processors' counts */
+    }
     return r;
 }
 

@@ -64,6 +64,7 @@ void machine_time_init(struct machine_time *t, struct clock *clock, bool virtual
     t->clock = clock;
     t->stopped = true;
     t->stopped_tsc = 0;
+    t->virtual_time = virtual_time;
     if (virtual_time) {
         t->tsc_khz = VIRTUAL_TSC_KHZ;
         t->host_tsc = false;
@@ -125,6 +126,6 @@ void machine_time_set_tsc(struct machine_time *t, uint64_t tsc) { t->stopped_tsc
 
 uint64_t machine_wall_ns(const struct machine_time *t)
 {
-    return t->instructions != NULL ? VIRTUAL_EPOCH_NS + clock_now_ns(t->clock)
+    return t->virtual_time ? VIRTUAL_EPOCH_NS + clock_now_ns(t->clock)
                                    : host_ns(CLOCK_REALTIME);
 }

@@ -19,7 +19,7 @@ struct machine_time {
     bool stopped;            /* machine lock */
     _Atomic uint64_t offset; /* host TSC, or ticks of the clock, minus guest TSC */
     uint64_t stopped_tsc;
-    const _Atomic uint64_t *instructions; /* virtual time: what moves the clock; else NULL */
+    bool virtual_time;
 };
 
 /* Stopped, at 0. */
