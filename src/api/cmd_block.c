@@ -46,22 +46,22 @@ static json_t *inserted(const struct disk *d)
 static int query_block(struct api_call *c)
 {
     struct machine *m = c->machine;
-    const struct disks *disks = &m->pc->disks;
+    struct disks *disks = &m->pc->disks;
     c->result = json_array();
     bus_lock(m->bus);
     for (unsigned i = 0; i < disks->count; i++) {
-        const struct disk *d = &disks->disk[i];
+        struct disk *d = &disks->disk[i];
         if (d->block == NULL || !d->used) {
             continue;
         }
+        bool out, locked;
+        bool removable = machine_removable(m, d, &out, &locked);
         const struct card *card = cards_with_disk(&m->pc->cards, d);
         json_t *j = json_pack("{s:o, s:s, s:b, s:b, s:o}", "device", api_json_text(d->name),
-                              "type", "unknown", "removable", d->cdrom, "locked", 0, "inserted",
-                              inserted(d));
-        const struct ide_drive *cd = machine_cd_drive(m, d);
-        if (cd != NULL) {
-            json_object_set_new(j, "tray_open", json_boolean(cd->ejected));
-            json_object_set_new(j, "locked", json_boolean(cd->locked));
+                              "type", "unknown", "removable", removable || d->cdrom, "locked",
+                              locked, "inserted", inserted(d));
+        if (removable) {
+            json_object_set_new(j, "tray_open", json_boolean(out));
         }
         if (card != NULL) {
             json_object_set_new(j, "qdev", api_json_text(card->id));
@@ -104,7 +104,7 @@ static int resize(struct api_call *c)
     return r;
 }
 
-/* -- Discs ------------------------------------------------------------------------------------- */
+/* -- Media ------------------------------------------------------------------------------------- */
 static const char *drive_name(struct api_call *c)
 {
     const char *name = api_string(c, "id");
@@ -121,7 +121,7 @@ static int eject(struct api_call *c)
     if (name == NULL) {
         return -EINVAL;
     }
-    int r = machine_open_tray(c->machine, name, api_flag(c, "force", false), &c->e);
+    int r = machine_eject(c->machine, name, api_flag(c, "force", false), &c->e);
     c->class = r == -ENOENT ? API_DEVICE_NOT_FOUND : NULL;
     return r;
 }
@@ -129,14 +129,22 @@ static int eject(struct api_call *c)
 static int change_medium(struct api_call *c)
 {
     const char *name = drive_name(c);
+    const char *asked = api_string(c, "read-only-mode");
     const struct disk_config d = { .path = api_string(c, "filename"),
-                                   .format = api_string(c, "format"),
-                                   .readonly = true,
-                                   .cdrom = true };
+                                   .format = api_string(c, "format") };
+    enum medium_mode mode = MEDIUM_RETAIN;
     if (name == NULL) {
         return -EINVAL;
     }
-    return machine_change_disc(c->machine, name, &d, api_flag(c, "force", false), &c->e);
+    if (asked != NULL && strcmp(asked, "read-only") == 0) {
+        mode = MEDIUM_READONLY;
+    } else if (asked != NULL && strcmp(asked, "read-write") == 0) {
+        mode = MEDIUM_WRITABLE;
+    } else if (asked != NULL && strcmp(asked, "retain") != 0) {
+        return err_set(&c->e, -EINVAL, "Parameter 'read-only-mode' does not accept value '%s'",
+                       asked);
+    }
+    return machine_change_medium(c->machine, name, &d, mode, api_flag(c, "force", false), &c->e);
 }
 
 const struct api_command api_block_commands[] = {

@@ -14,6 +14,7 @@ struct disk {
     struct block_queue *queue;
     char name[MACHINE_NAME_BYTES];
     bool used;         /* by a drive or a card */
+    bool exchanged;    /* another one than the machine was made with is in its drive */
     enum disk_bus bus; /* never DISK_ANY */
     bool readonly;
     bool cdrom;

@@ -109,75 +109,147 @@ int machine_remove_netdev(struct machine *m, const char *name, struct err *e)
     return r;
 }
 
-/* -- Discs ------------------------------------------------------------------------------------- */
-struct ide_drive *machine_cd_drive(struct machine *m, const struct disk *disk)
+/* -- Discs and floppy disks -------------------------------------------------------------------- */
+/* The drive that a disk can be taken out of. */
+struct removable {
+    struct disk *disk;
+    struct ide_drive *cd; /* or */
+    unsigned floppy;      /* this one; FDC_DRIVES: none */
+};
+
+static bool find_removable(struct machine *m, struct disk *disk, struct removable *out)
 {
     struct pc *p = m->pc;
-    struct ide_drive *found = NULL;
+    *out = (struct removable){ .disk = disk, .floppy = FDC_DRIVES };
     for (unsigned n = 0; p->has_ide && n < IDE_CHANNELS * IDE_DRIVES; n++) {
         struct ide_drive *d = &p->ide.channel[n / IDE_DRIVES].drive[n % IDE_DRIVES];
-        found = d->kind == IDE_CD && d->queue == disk->queue ? d : found;
+        out->cd = d->kind == IDE_CD && d->queue == disk->queue ? d : out->cd;
     }
     for (unsigned n = 0; p->cards.ahci != NULL && n < AHCI_PORTS; n++) {
         struct ide_drive *d = &p->cards.ahci->port[n].drive;
-        found = d->kind == IDE_CD && d->queue == disk->queue ? d : found;
+        out->cd = d->kind == IDE_CD && d->queue == disk->queue ? d : out->cd;
     }
+    for (unsigned n = 0; p->has_fdc && n < FDC_DRIVES; n++) {
+        out->floppy = p->fdc.drive[n].queue == disk->queue ? n : out->floppy;
+    }
+    return out->cd != NULL || out->floppy < FDC_DRIVES;
+}
+
+bool machine_removable(struct machine *m, struct disk *disk, bool *out, bool *locked)
+{
+    struct removable r;
+    bool found = find_removable(m, disk, &r);
+    *out = r.cd != NULL ? r.cd->ejected : found && m->pc->fdc.drive[r.floppy].ejected;
+    *locked = r.cd != NULL && r.cd->locked;
     return found;
 }
 
-static int open_tray(struct machine *m, const char *name, bool force, struct disk **disk,
-                     struct ide_drive **drive, struct err *e)
+static int find_named(struct machine *m, const char *name, struct removable *out, struct err *e)
 {
-    *disk = disks_find(&m->pc->disks, name);
-    if (*disk == NULL) {
+    struct disk *disk = disks_find(&m->pc->disks, name);
+    if (disk == NULL) {
         return err_set(e, -ENOENT, "Device '%s' not found", name);
     }
-    *drive = (*disk)->used ? machine_cd_drive(m, *disk) : NULL;
-    if (*drive == NULL) {
-        return err_set(e, -ENOTSUP, "Device '%s' is not removable: a CD drive on IDE or AHCI is",
-                       name);
-    }
-    int r = ide_drive_open_tray(*drive, force);
-    return r == 0 ? 0
-                  : err_set(e, r, "Device '%s' is locked and force was not specified, wait for "
-                                  "tray to open and try again", name);
+    return disk->used && find_removable(m, disk, out)
+               ? 0
+               : err_set(e, -ENOTSUP, "Device '%s' is not removable: a CD drive on IDE or AHCI is, "
+                                      "and a floppy drive", name);
 }
 
-int machine_open_tray(struct machine *m, const char *name, bool force, struct err *e)
+static int take_out(struct machine *m, const struct removable *drive, bool force, struct err *e)
 {
-    struct disk *disk;
-    struct ide_drive *drive;
+    if (drive->cd == NULL) {
+        fdc_eject(&m->pc->fdc, drive->floppy); /* nothing locks it */
+        return 0;
+    }
+    int r = ide_drive_open_tray(drive->cd, force);
+    return r == 0 ? 0
+                  : err_set(e, r, "Device '%s' is locked and force was not specified, wait for "
+                                  "tray to open and try again", drive->disk->name);
+}
+
+int machine_eject(struct machine *m, const char *name, bool force, struct err *e)
+{
+    struct removable drive;
     bus_lock(m->bus);
-    int r = open_tray(m, name, force, &disk, &drive, e);
+    int r = find_named(m, name, &drive, e);
+    if (r == 0) {
+        r = take_out(m, &drive, force, e);
+    }
     bus_unlock(m->bus);
     return r;
+}
+
+static int check_floppy(struct machine *m, const struct removable *drive, struct block *image,
+                        struct err *e)
+{
+    const struct fdc_geometry *g = fdc_geometry_of(block_size(image));
+    if (g != NULL && fdc_fits(&m->pc->fdc.drive[drive->floppy], g)) {
+        return 0;
+    }
+    return err_set(e, -EINVAL, "%s: a disk of %llu KiB does not fit into this floppy drive",
+                   block_path(image), (unsigned long long)block_size(image) >> 10);
 }
 
 static int change_locked(struct machine *m, const char *name, struct block *image, bool force,
                          struct err *e)
 {
-    struct disk *disk;
-    struct ide_drive *drive;
+    struct removable drive;
     struct block_queue *queue;
-    int r = open_tray(m, name, force, &disk, &drive, e);
+    int r = find_named(m, name, &drive, e);
+    if (r == 0 && drive.cd == NULL) {
+        r = check_floppy(m, &drive, image, e);
+    }
     if (r == 0) {
         r = block_queue_new(&queue, image, m->loop, e);
     }
-    if (r == 0) {
-        ide_drive_change_disc(drive, queue);
-        block_queue_free(disk->queue);
-        block_close(disk->block);
-        disk->queue = queue;
-        disk->block = image;
+    if (r < 0) {
+        return r;
     }
+    r = take_out(m, &drive, force, e);
+    if (r < 0) {
+        block_queue_free(queue);
+        return r;
+    }
+    struct disk *disk = drive.disk;
+    disk->readonly = block_readonly(image);
+    disk->exchanged = true;
+    if (drive.cd != NULL) {
+        ide_drive_change_disc(drive.cd, queue);
+    } else {
+        fdc_insert(&m->pc->fdc, drive.floppy, queue, disk->readonly);
+    }
+    block_queue_free(disk->queue);
+    block_close(disk->block);
+    disk->queue = queue;
+    disk->block = image;
+    return 0;
+}
+
+/* As it is to be opened: discs are read-only, and a floppy disk where it is asked for. */
+static int describe_medium(struct machine *m, const char *name, struct disk_config *c,
+                           enum medium_mode mode, struct err *e)
+{
+    struct removable drive;
+    bus_lock(m->bus);
+    int r = find_named(m, name, &drive, e);
+    if (r == 0) {
+        c->cdrom = drive.cd != NULL;
+        c->readonly = mode == MEDIUM_RETAIN ? drive.disk->readonly : mode == MEDIUM_READONLY;
+    }
+    bus_unlock(m->bus);
     return r;
 }
 
-int machine_change_disc(struct machine *m, const char *name, const struct disk_config *c,
-                        bool force, struct err *e)
+int machine_change_medium(struct machine *m, const char *name, const struct disk_config *c,
+                          enum medium_mode mode, bool force, struct err *e)
 {
     struct block *image;
-    int r = disk_open_image(&image, c, e);
+    struct disk_config config = *c;
+    int r = describe_medium(m, name, &config, mode, e);
+    if (r == 0) {
+        r = disk_open_image(&image, &config, e); /* without the lock, as above */
+    }
     if (r < 0) {
         return r;
     }

@@ -23,13 +23,17 @@ MUST_CHECK int machine_remove_netdev(struct machine *m, const char *name, struct
 MUST_CHECK int machine_resize_disk(struct machine *m, const char *name, uint64_t size,
                                    struct err *e);
 
-/* CD drives on IDE and AHCI, by the name of their disk. Open the tray: -ENOENT, -ENOTSUP: another
- * drive, -EBUSY: the guest has locked it. */
-MUST_CHECK int machine_open_tray(struct machine *m, const char *name, bool force, struct err *e);
-/* Another disc, and close the tray. The same errors, and those of opening an image. */
-MUST_CHECK int machine_change_disc(struct machine *m, const char *name, const struct disk_config *c,
-                                   bool force, struct err *e);
-struct ide_drive *machine_cd_drive(struct machine *m, const struct disk *disk); /* NULL: another */
+/* CD drives on IDE and AHCI, and floppy drives, by the name of their disk. Take it out: -ENOENT,
+ * -ENOTSUP: another drive, -EBUSY: the guest has locked it. */
+MUST_CHECK int machine_eject(struct machine *m, const char *name, bool force, struct err *e);
+/* Put another disc or disk in; of c path and format count. The same errors, those of opening an
+ * image, -EINVAL: it does not fit into the drive. */
+enum medium_mode { MEDIUM_RETAIN, MEDIUM_READONLY, MEDIUM_WRITABLE };
+MUST_CHECK int machine_change_medium(struct machine *m, const char *name,
+                                     const struct disk_config *c, enum medium_mode mode, bool force,
+                                     struct err *e);
+/* Can it be taken out, is it, has the guest locked it? Machine lock held. */
+bool machine_removable(struct machine *m, struct disk *disk, bool *out, bool *locked);
 
 /* Put a card in. backend: the name of its disk or network; c's own are not looked at. */
 MUST_CHECK int machine_plug(struct machine *m, const struct card_config *c, const char *backend,

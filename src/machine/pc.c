@@ -229,9 +229,9 @@ static void fill_cmos(struct pc *p)
     above16 = above16 < 0xffff ? above16 : 0xffff;
     uint8_t equipment = 0x06; /* PS/2 mouse, FPU; how many floppy drives */
     uint8_t floppies = 0;
-    for (unsigned n = 0; n < FDC_DRIVES && p->has_fdc && p->fdc.drive[n].geometry != NULL; n++) {
+    for (unsigned n = 0; n < FDC_DRIVES && p->has_fdc && p->fdc.drive[n].type != 0; n++) {
         equipment = (uint8_t)(0x07 | n << 6);
-        floppies |= (uint8_t)(p->fdc.drive[n].geometry->drive << (n == 0 ? 4 : 0));
+        floppies |= (uint8_t)(p->fdc.drive[n].type << (n == 0 ? 4 : 0));
     }
     rtc_set_cmos(&p->rtc, 0x10, floppies);
     rtc_set_cmos(&p->rtc, 0x14, equipment);

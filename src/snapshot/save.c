@@ -74,6 +74,11 @@ void snapshot_put_state(struct machine *m, struct state_out *o, const struct fre
     c.cpu_model = model;
     for (unsigned i = 0; i < c.disk_count; i++) {
         disks[i] = c.disks[i];
+        if (m->pc->disks.disk[i].exchanged) {
+            disks[i].path = block_path(m->pc->disks.disk[i].block);
+            disks[i].format = block_format(m->pc->disks.disk[i].block);
+            disks[i].readonly = m->pc->disks.disk[i].readonly;
+        }
         if (f != NULL && f->disk[i].frozen != NULL) {
             disks[i].path = f->disk[i].frozen;
             disks[i].format = f->disk[i].format;

@@ -582,6 +582,80 @@ static void test_geometry(void **state)
     assert_null(fdc_geometry_of(2949121));
 }
 
+static void eject(struct fix *f, unsigned n)
+{
+    bus_lock(f->rig.bus);
+    fdc_eject(f->fdc, n);
+    bus_unlock(f->rig.bus);
+}
+
+/* Drive A: is of 1.44M, and takes the disk of 720K that drive B: has. */
+static void test_change(void **state)
+{
+    struct fix *f = *state;
+    prepare(f, 0, 0);
+    seek(f, 0, 3);
+    assert_int_equal(dev_in8(&f->rig, DIR) & 0x80, 0);
+    eject(f, 0);
+    assert_int_equal(dev_in8(&f->rig, DIR) & 0x80, 0x80);
+    COMMAND(f, 0x0f, 0x00, 7);
+    settle(f);
+    RUN(f, 0x08);
+    EXPECT(f, 0x20, 7);
+    assert_int_equal(dev_in8(&f->rig, DIR) & 0x80, 0x80); /* a step finds no disk */
+    RUN(f, 0x04, 0x00);
+    EXPECT(f, 0x68); /* nothing is in the way of the light that looks for the notch */
+    COMMAND(f, 0x4a, 0x00);
+    settle(f);
+    assert_int_equal(dev_in8(&f->rig, MSR), 0x10); /* no index hole comes by */
+    dev_roundtrip(f->rig.bus, f->rig.clock);
+    assert_true(f->fdc->drive[0].ejected);
+
+    const struct fdc_drive *a = &f->fdc->drive[0];
+    assert_true(fdc_fits(a, fdc_geometry_of(720 << 10)));
+    assert_true(fdc_fits(a, fdc_geometry_of(1440 << 10)));
+    assert_false(fdc_fits(a, fdc_geometry_of(2880 << 10)));
+    assert_false(fdc_fits(a, fdc_geometry_of(1200 << 10)));
+    bus_lock(f->rig.bus);
+    fdc_insert(f->fdc, 0, f->queue[1], true);
+    bus_unlock(f->rig.bus);
+    dev_out8(&f->rig, DOR, 0);
+    prepare(f, 0, 2);
+    assert_int_equal(dev_in8(&f->rig, DIR) & 0x80, 0);
+    dma_program(f, TO_MEMORY, FDC_SECTOR);
+    RUN(f, 0x46, 0x00, 0, 0, 1, 2, 9, 0x1b, 0xff);
+    EXPECT(f, 0x00, 0, 0, 0, 0, 2, 2);
+    expect_sector(f, 0, 0);
+    RUN(f, 0x04, 0x00);
+    EXPECT(f, 0x78);
+}
+
+/* A disk that is taken out while the other drive reads, and while its own does. */
+static void test_eject_busy(void **state)
+{
+    struct fix *f = *state;
+    prepare(f, 0, 0);
+    dma_program(f, TO_MEMORY, 2 * FDC_SECTOR);
+    COMMAND(f, 0x46, 0x00, 0, 0, 1, 2, 18, 0x1b, 0xff);
+    dev_step(&f->rig, SECOND_NS / 1000);
+    eject(f, 1);
+    settle(f);
+    results(f);
+    EXPECT(f, 0x00, 0, 0, 0, 0, 3, 2);
+    expect_sector(f, 1, 1);
+    dma_program(f, TO_MEMORY, 2 * FDC_SECTOR);
+    COMMAND(f, 0x46, 0x00, 0, 0, 1, 2, 18, 0x1b, 0xff);
+    dev_step(&f->rig, SECOND_NS / 1000);
+    eject(f, 0);
+    settle(f);
+    assert_int_equal(dev_in8(&f->rig, MSR), 0x10);
+    dev_roundtrip(f->rig.bus, f->rig.clock);
+    dev_out8(&f->rig, DOR, 0);
+    dev_out8(&f->rig, DOR, 0x1c);
+    settle(f);
+    assert_int_equal(dev_in8(&f->rig, MSR), 0x80);
+}
+
 static int setup_short(void **state)
 {
     struct fix *f = calloc(1, sizeof *f);
@@ -666,6 +740,8 @@ int main(void)
         T(test_format),
         T(test_scan),
         T(test_no_dma),
+        T(test_change),
+        T(test_eject_busy),
         cmocka_unit_test(test_geometry),
         cmocka_unit_test_setup_teardown(test_short, setup_short, teardown),
         T(test_save),

@@ -10,6 +10,7 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 import guest as g
+import qmp
 
 SECTOR = 512
 KEPT = os.path.join(g.BUILD, "tests/guest/floppy")
@@ -90,12 +91,39 @@ def linux(tap, work):
     tap.ok(written in out, "and the image has it", out)
 
 
+def change(tap, work):
+    """Linux's driver hears by the disk-change line that A: holds another disk, and that it holds none."""
+    rd = g.initrd(os.path.join(work, "rd2.gz"), "-m", g.guest("amd64", "modules") + ":floppy")
+    images = [write(os.path.join(work, name + ".img"), os.urandom(kib * 1024)) for name, kib in (("p", 1440), ("q", 720))]
+    sums = [subprocess.run(["md5sum", i], check=True, stdout=subprocess.PIPE).stdout[:32].decode() for i in images]
+    api = os.path.join(work, "api")
+    t = g.Terminal(g.SOSIA, "run", "-k", g.guest("amd64"), "-i", rd, "-a", "console=ttyS0 quiet", "--floppy",
+                   images[0], "--api", api)
+    there = t.expect(r"# ", 180)
+    t.send("modprobe floppy; md5sum </dev/fd0\r")
+    tap.ok(bool(there) and bool(t.expect(sums[0], 120)), "a disk in drive A:", t.all[-600:])
+    c = qmp.Client(api)
+    c("eject", device="disk0", force=True)
+    t.send("md5sum </dev/fd0; echo status $?\r")
+    tap.ok(bool(t.expect(r"status [1-9]", 120)), "is taken out", t.all[-600:])
+    c("blockdev-change-medium", id="disk0", filename=images[1], format="raw")
+    t.send("md5sum </dev/fd0; blockdev --getsz /dev/fd0\r")
+    tap.ok(bool(t.expect(sums[1], 120)) and bool(t.expect(r"\n1440\n", 60)), "another one is put in, of 720K",
+           t.all[-600:])
+    t.send("dd if=/dev/zero of=/dev/fd0 count=9 2>/dev/null; sync; poweroff\r")
+    tap.ok(t.wait(120) == 0, "and the guest ends", t.status, t.all[-600:])
+    with open(images[1], "rb") as f:
+        tap.ok(f.read(9 * SECTOR) == bytes(9 * SECTOR), "what it wrote is on the second")
+    t.end()
+
+
 def main():
     g.need_guests("amd64", "busybox")
     tap = g.Tap()
     with tempfile.TemporaryDirectory() as work:
         boot(tap, work)
         linux(tap, work)
+        change(tap, work)
     tap.end()
 
 

@@ -27,6 +27,9 @@ enum fdc_dsr { DSR_RATE = 0x03, DSR_POWER_DOWN = 0x40, DSR_RESET = 0x80 };
 #define RATE_250K 2u
 #define FLOATING 0xffu /* what nobody drives */
 
+#define TYPE_360K 1u /* drives, as in CMOS 0x10; the others are for 3.5" disks */
+#define TYPE_1200K 2u
+
 /* -- Disks ------------------------------------------------------------------------------------- */
 #define RATE_500 0x01u
 #define RATE_300 0x02u
@@ -62,19 +65,32 @@ const struct fdc_geometry *fdc_geometry_of(uint64_t bytes)
 struct fdc_drive *fdc_drive(struct fdc *f)
 {
     unsigned n = f->param[1] & DOR_SELECT;
-    return n < FDC_DRIVES && f->drive[n].geometry != NULL ? &f->drive[n] : NULL;
+    return n < FDC_DRIVES && f->drive[n].type != 0 ? &f->drive[n] : NULL;
+}
+
+bool fdc_fits(const struct fdc_drive *d, const struct fdc_geometry *g)
+{
+    bool wide = d->type == TYPE_360K || d->type == TYPE_1200K;
+    bool is_wide = g->drive == TYPE_360K || g->drive == TYPE_1200K;
+    return wide == is_wide && g->drive <= d->type;
+}
+
+/* Heads go a little further than disks have cylinders. */
+static unsigned last_cylinder(const struct fdc_drive *d)
+{
+    return d->type == 0 ? 0 : d->type == TYPE_360K ? 43 : 86;
 }
 
 /* One step pulse is enough for a drive to look whether a disk is in. */
 uint64_t fdc_move_head(struct fdc *f, unsigned select, int cylinders)
 {
     unsigned steps = (unsigned)(cylinders < 0 ? -cylinders : cylinders);
-    if (select < FDC_DRIVES && f->drive[select].geometry != NULL && steps != 0) {
+    if (select < FDC_DRIVES && f->drive[select].type != 0 && steps != 0) {
         struct fdc_drive *d = &f->drive[select];
-        int last = d->geometry->cylinders + 3;
+        int last = (int)last_cylinder(d);
         int to = d->cylinder + cylinders;
         d->cylinder = (uint8_t)(to < 0 ? 0 : to > last ? last : to);
-        d->changed = false;
+        d->changed = d->ejected;
     }
     return (uint64_t)(steps + 1) * STEP_NS;
 }
@@ -287,7 +303,7 @@ static uint8_t main_status(const struct fdc *f)
 static uint8_t digital_input(const struct fdc *f)
 {
     unsigned n = f->dor & DOR_SELECT;
-    bool on = n < FDC_DRIVES && f->drive[n].geometry != NULL && (f->dor & DOR_MOTOR0 << n);
+    bool on = n < FDC_DRIVES && f->drive[n].type != 0 && (f->dor & DOR_MOTOR0 << n);
     return on && f->drive[n].changed ? DIR_CHANGED : 0;
 }
 
@@ -358,6 +374,7 @@ static const struct region_ops dir_ops = { .read = dir_read,
 static const struct state_field drive_state[] = {
     STATE(struct fdc_drive, cylinder),
     STATE(struct fdc_drive, changed),
+    STATE_SINCE(2, struct fdc_drive, ejected),
     STATE_END,
 };
 
@@ -447,7 +464,7 @@ static int fdc_post_load(void *dev, struct err *e)
                 f->course.head <= 1;
     for (unsigned n = 0; n < FDC_DRIVES; n++) {
         const struct fdc_drive *d = &f->drive[n];
-        fits = fits && d->cylinder <= (d->geometry != NULL ? d->geometry->cylinders + 3 : 0);
+        fits = fits && d->cylinder <= last_cylinder(d);
     }
     if (!fits) {
         return err_set(e, -EINVAL, "impossible state of the floppy controller");
@@ -459,13 +476,40 @@ static int fdc_post_load(void *dev, struct err *e)
 
 static const struct dev_class fdc_class = {
     .name = "fdc",
-    .version = 1,
+    .version = 2,
     .state = fdc_state,
     .size = sizeof(struct fdc),
     .reset = fdc_reset,
     .post_load = fdc_post_load,
     .quiesce = fdc_quiesce,
 };
+
+/* -- Disks that come and go -------------------------------------------------------------------- */
+void fdc_eject(struct fdc *f, unsigned n)
+{
+    fdc_drain(f);
+    f->drive[n].ejected = f->drive[n].changed = true;
+    if (f->phase == PHASE_EXECUTION && (f->param[1] & DOR_SELECT) == n) {
+        f->step = STEP_NONE; /* no mark and no index hole comes by any more */
+        f->step_ends = TIMER_NEVER;
+        fdc_arm(f);
+    }
+}
+
+static void put_in(struct fdc_drive *d, struct block_queue *queue, bool readonly)
+{
+    d->queue = queue;
+    d->readonly = readonly;
+    d->bytes = block_size(block_queue_block(queue));
+    d->geometry = fdc_geometry_of(d->bytes);
+    d->ejected = false;
+}
+
+void fdc_insert(struct fdc *f, unsigned n, struct block_queue *queue, bool readonly)
+{
+    fdc_eject(f, n);
+    put_in(&f->drive[n], queue, readonly);
+}
 
 void fdc_init(struct fdc *f, struct bus *b, const struct fdc_config *cfg)
 {
@@ -478,10 +522,8 @@ void fdc_init(struct fdc *f, struct bus *b, const struct fdc_config *cfg)
     for (unsigned n = 0; n < FDC_DRIVES; n++) {
         struct fdc_drive *d = &f->drive[n];
         if (cfg->drive[n].queue != NULL) {
-            d->queue = cfg->drive[n].queue;
-            d->readonly = cfg->drive[n].readonly;
-            d->bytes = block_size(block_queue_block(d->queue));
-            d->geometry = fdc_geometry_of(d->bytes);
+            put_in(d, cfg->drive[n].queue, cfg->drive[n].readonly);
+            d->type = d->geometry->drive;
         }
     }
     timer_init(&f->timer, cfg->clock, fdc_timer, f);

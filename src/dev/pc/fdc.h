@@ -29,9 +29,12 @@ struct fdc_geometry {
 struct fdc_drive {
     /* State: */
     uint8_t cylinder; /* where the head is */
-    bool changed;     /* since the last step pulse */
+    bool changed;     /* since the last step pulse with a disk in */
+    bool ejected;     /* the disk that is described below is out */
     /* Not state: */
-    const struct fdc_geometry *geometry; /* NULL: no drive */
+    uint8_t type; /* as in CMOS 0x10; 0: no drive */
+    /* The disk: */
+    const struct fdc_geometry *geometry;
     struct block_queue *queue;           /* borrowed */
     uint64_t bytes;                      /* of the image, which may be a part of a disk */
     bool readonly;
@@ -96,6 +99,13 @@ struct fdc_config {
 /* Ports 0x3f0 to 0x3f5 and 0x3f7. Images have been looked at: fdc_geometry_of. */
 void fdc_init(struct fdc *f, struct bus *b, const struct fdc_config *cfg);
 void fdc_fini(struct fdc *f);
+
+/* Take the disk of a drive out, or put another one in, which fdc_fits. No request of the disk's
+ * queue is under way afterwards. */
+void fdc_eject(struct fdc *f, unsigned n);
+void fdc_insert(struct fdc *f, unsigned n, struct block_queue *queue, bool readonly);
+/* Does the drive take disks of this kind? A drive reads what older ones of its size wrote. */
+bool fdc_fits(const struct fdc_drive *d, const struct fdc_geometry *g);
 
 /* The disk that an image of so many bytes is. One of no usual size is the beginning of a 1.44M or
  * 2.88M disk; NULL: it is larger than any. */

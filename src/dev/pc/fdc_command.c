@@ -83,7 +83,7 @@ static void sense_drive(struct fdc *f)
     uint8_t st3 = ST3_ONES | (f->param[1] & (ST0_HEAD | DOR_SELECT));
     if (d != NULL) {
         st3 |= d->cylinder == 0 ? ST3_TRACK_0 : 0;
-        st3 |= d->readonly ? ST3_PROTECTED : 0;
+        st3 |= d->readonly || d->ejected ? ST3_PROTECTED : 0; /* no disk opens the light's way */
     }
     show_one(f, st3);
 }

@@ -439,10 +439,12 @@ void fdc_step_over(struct fdc *f)
 }
 
 /* -- The beginning ----------------------------------------------------------------------------- */
-/* Without a drive, or with its motor off, no index pulse ever tells the controller to give up. */
+/* Without a drive or a disk, or with the motor off, no index pulse ever tells the controller to
+ * give up. */
 static bool turns(struct fdc *f)
 {
-    return fdc_drive(f) != NULL && (f->dor & DOR_MOTOR0 << (f->param[1] & DOR_SELECT));
+    const struct fdc_drive *d = fdc_drive(f);
+    return d != NULL && !d->ejected && (f->dor & DOR_MOTOR0 << (f->param[1] & DOR_SELECT));
 }
 
 void fdc_start_data(struct fdc *f)
@@ -478,16 +480,16 @@ bool fdc_data_fits(struct fdc *f)
         return false;
     }
     bool waits = f->step_ends != TIMER_NEVER;
+    bool disk = fdc_drive(f) != NULL && !fdc_drive(f)->ejected;
     switch (f->step) {
     case STEP_NONE:
         return !waits;
     case STEP_SECTOR:
-        return waits && fdc_drive(f) != NULL;
+        return waits && disk;
     case STEP_TO_HOST:
-        return !waits && fdc_drive(f) != NULL && is_read(f) && f->at < FDC_SECTOR;
+        return !waits && disk && is_read(f) && f->at < FDC_SECTOR;
     case STEP_FROM_HOST:
-        return !waits && fdc_drive(f) != NULL && (is_write(f) || is_scan(f)) &&
-               f->at < host_bytes(f);
+        return !waits && disk && (is_write(f) || is_scan(f)) && f->at < host_bytes(f);
     default:
         return false;
     }
