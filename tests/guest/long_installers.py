@@ -13,34 +13,7 @@ import zlib
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 import guest as g
 
-SEEN = os.path.join(g.GUESTS, "seen")
 PROMPT = r"# (\x1b\[6n)?$"
-
-
-def keep(name, text):
-    os.makedirs(SEEN, exist_ok=True)
-    with open(os.path.join(SEEN, name), "w", encoding="utf-8") as f:
-        f.write(text)
-
-
-def screen(t):
-    """The text on the screen, by the command prompt behind ctrl-a c."""
-    t.text = ""
-    t.send("\x01c")
-    t.expect("sosia> ")
-    t.send("info screen\r")
-    m = t.expect(r"(?s)info screen\n(.*)sosia> ")
-    t.send("\x01c")
-    return m.group(1) if m else ""
-
-
-def wait_for_screen(t, wanted, seconds):
-    until = time.monotonic() + seconds * g.PATIENCE
-    text = ""
-    while time.monotonic() < until and wanted not in text:
-        t.read(2)
-        text = screen(t)
-    return text
 
 
 def pixels(path):
@@ -60,8 +33,8 @@ def pixels(path):
 
 def installer(tap):
     """On the screen, which is a frame buffer: its list of languages is grey on blue, with a red bar."""
-    os.makedirs(SEEN, exist_ok=True)
-    shot = os.path.join(SEEN, "installer.png")
+    os.makedirs(g.SEEN, exist_ok=True)
+    shot = os.path.join(g.SEEN, "installer.png")
     t = g.Terminal(g.SOSIA, "run", "--name", f"installer-{os.getpid()}", "-m", "1200M", "-k", g.guest("installer"),
                    "-i", g.guest("installer", "initrd.gz"), "-a", "quiet", "--screenshot", shot)
     until = time.monotonic() + 400 * g.PATIENCE
@@ -83,8 +56,8 @@ def grub(tap, work):
         tap.skip("GRUB's prompt", "no grub-mkrescue, or no GRUB for BIOS")
         return
     t = g.Terminal(g.SOSIA, "run", "--cdrom", iso)
-    text = wait_for_screen(t, "grub>", 120)
-    keep("grub.txt", text)
+    text = g.wait_for_screen(t, "grub>", 120)
+    g.keep("grub.txt", text)
     tap.ok("Minimal BASH-like line editing" in text and "grub>" in text, "a GRUB rescue CD comes to its prompt", text)
     t.end()
 
@@ -92,8 +65,8 @@ def grub(tap, work):
 def ipxe(tap, model):
     t = g.Terminal(g.SOSIA, "run", "-m", "256M", "--cdrom", g.guest("ipxe", "ipxe.iso"), "-n", f"user,model={model}")
     leased = t.expect(r"net0: 10\.0\.2\.15/255\.255\.255\.0 gw 10\.0\.2\.2", 300)
-    text = screen(t)
-    keep(f"ipxe-{model}.txt", text)
+    text = g.screen(t)
+    g.keep(f"ipxe-{model}.txt", text)
     tap.ok("iPXE" in text and "Open Source Network Boot Firmware" in text, f"iPXE on {model}: its banner", text)
     tap.ok(bool(leased), f"iPXE on {model}: a lease", t.all)
     t.end()
@@ -112,7 +85,7 @@ def xen(tap, work):
     t.send("cat /sys/hypervisor/type; poweroff\r")
     tap.ok(bool(t.expect(r"\nxen\n", 60)), "which knows where it is", t.all[-300:])
     tap.ok(t.wait(120) == 0, "and powers off", t.status, t.all[-600:])
-    keep("xen.txt", t.all)
+    g.keep("xen.txt", t.all)
     t.end()
 
 

@@ -19,6 +19,7 @@ TOP = os.environ.get("TOP") or os.path.dirname(os.path.dirname(HERE))
 BUILD = os.environ.get("BUILD") or os.path.join(TOP, "build")
 SOSIA = os.environ.get("SOSIA") or os.path.join(BUILD, "sosia")
 GUESTS = os.path.join(BUILD, "guests")
+SEEN = os.path.join(GUESTS, "seen")   # logs and screens that tests keep
 
 # Tests run beside each other on slow machines: patience costs nothing when all is well.
 PATIENCE = float(os.environ.get("TEST_PATIENCE", "1"))
@@ -75,10 +76,10 @@ def initrd(out, *args):
     return out
 
 
-def grub_iso(out, config, *files):
+def grub_iso(out, config, *files, modules="linux"):
     """A CD-ROM that boots by GRUB, with files in /boot; None where there are no tools for it."""
-    modules = "/usr/lib/grub/i386-pc"
-    if not os.path.isdir(modules) or not shutil.which("grub-mkrescue") or not shutil.which("xorriso"):
+    grub = "/usr/lib/grub/i386-pc"
+    if not os.path.isdir(grub) or not shutil.which("grub-mkrescue") or not shutil.which("xorriso"):
         return None
     top = out + ".d"
     os.makedirs(os.path.join(top, "boot/grub"))
@@ -86,8 +87,8 @@ def grub_iso(out, config, *files):
         shutil.copy(path, os.path.join(top, "boot"))
     with open(os.path.join(top, "boot/grub/grub.cfg"), "w", encoding="ascii") as f:
         f.write(config)
-    made = subprocess.run(["grub-mkrescue", "-d", modules, "-o", out, "--locales=", "--fonts=",
-                           "--themes=", "--install-modules=normal iso9660 biosdisk linux echo", top],
+    made = subprocess.run(["grub-mkrescue", "-d", grub, "-o", out, "--locales=", "--fonts=",
+                           "--themes=", f"--install-modules=normal iso9660 biosdisk echo {modules}", top],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     return out if made.returncode == 0 else None
 
@@ -176,6 +177,32 @@ class Terminal:
 
     def modes(self):
         return termios.tcgetattr(self.fd)
+
+
+def keep(name, text):
+    os.makedirs(SEEN, exist_ok=True)
+    with open(os.path.join(SEEN, name), "w", encoding="utf-8") as f:
+        f.write(text)
+
+
+def screen(t):
+    """The text on the screen, by the command prompt behind ctrl-a c."""
+    t.text = ""
+    t.send("\x01c")
+    t.expect("sosia> ")
+    t.send("info screen\r")
+    m = t.expect(r"(?s)info screen\n(.*)sosia> ")
+    t.send("\x01c")
+    return m.group(1) if m else ""
+
+
+def wait_for_screen(t, wanted, seconds):
+    until = time.monotonic() + seconds * PATIENCE
+    text = ""
+    while time.monotonic() < until and wanted not in text:
+        t.read(2)
+        text = screen(t)
+    return text
 
 
 class Gdb(Terminal):
