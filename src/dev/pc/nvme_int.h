@@ -108,6 +108,9 @@ void nvme_cq_post(struct nvme *n, unsigned sq, uint16_t cid, unsigned status, ui
 /* Copy along the two PRPs of a command (4.3): 0 or a status. */
 unsigned nvme_copy(struct nvme *n, const uint64_t prp[2], uint8_t *data, uint32_t len,
                    enum nvme_direction direction);
+/* The same memory for a transfer without a copy. */
+unsigned nvme_view(struct nvme *n, const uint64_t prp[2], uint32_t len,
+                   enum nvme_direction direction, struct gmem_views *views);
 
 /* -- nvme_admin.c: a status, or NVME_LATER */
 unsigned nvme_admin(struct nvme *n, const struct nvme_command *c, uint32_t *result);

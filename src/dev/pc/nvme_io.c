@@ -31,7 +31,8 @@ struct request {
     struct nvme_command c;
     uint64_t cost;
     uint32_t at, ranges; /* of DATASET MANAGEMENT */
-    uint8_t data[];
+    /* Of a read or a write the guest's memory as a vector; of others what they look at. */
+    _Alignas(struct iovec) uint8_t data[];
 };
 
 bool nvme_may_start(const struct nvme *n) { return n->bytes < BYTES_MAX; }
@@ -63,7 +64,7 @@ static unsigned conclude(struct request *r)
     case IO_READ:
         n->reads++;
         n->sectors_read += len / NVME_SECTOR;
-        return nvme_copy(n, r->c.prp, r->data, len, NVME_TO_GUEST);
+        return NVME_OK;
     case IO_WRITE:
         n->writes++;
         n->sectors_written += len / NVME_SECTOR;
@@ -76,6 +77,14 @@ static unsigned conclude(struct request *r)
         return next_range(r);
     default:
         return NVME_OK;
+    }
+}
+
+/* Also of a read that failed: some of it may be there. */
+static void tell_written(const struct request *r)
+{
+    if (r->c.opcode == IO_READ) {
+        gmem_mark_views(r->n->mem, r->io.iov, r->io.iov_count);
     }
 }
 
@@ -92,6 +101,7 @@ static void done(struct block_request *io)
     n->in_flight--;
     n->bytes -= r->cost;
     n->cq[n->sq[r->c.sq].cq].owed--;
+    tell_written(r);
     if (n->forgetting) {
         free(r);
         return;
@@ -145,29 +155,36 @@ static unsigned check(const struct nvme *n, uint64_t lba, uint64_t sectors, bool
     return writes && n->readonly ? NVME_WRITE_PROTECTED : NVME_OK;
 }
 
-static unsigned transfer(struct nvme *n, const struct nvme_command *c)
+static unsigned transfer(struct nvme *n, const struct nvme_command *c, uint32_t len)
 {
-    uint32_t len = ((c->dw[12] & 0xffff) + 1) * NVME_SECTOR;
-    if (len > NVME_TRANSFER_MAX) {
-        return NVME_INVALID_FIELD;
-    }
-    bool write = c->opcode == IO_WRITE, compare = c->opcode == IO_COMPARE;
+    bool write = c->opcode == IO_WRITE;
+    unsigned pages = len / NVME_PAGE + 2; /* that it may touch */
     struct request *r = request_new(n, c, write ? BLOCK_OP_WRITE : BLOCK_OP_READ, len,
-                                    compare ? 2ull * len : len);
+                                    pages * sizeof(struct iovec));
     if (r == NULL) {
         return NVME_INTERNAL_ERROR;
     }
-    unsigned status = write ? nvme_copy(n, c->prp, r->data, len, NVME_FROM_GUEST) : NVME_OK;
+    struct gmem_views views = { (struct iovec *)r->data, pages, 0 };
+    unsigned status = nvme_view(n, c->prp, len, write ? NVME_FROM_GUEST : NVME_TO_GUEST, &views);
+    r->io.iov = views.iov;
+    r->io.iov_count = views.count;
     if (status != NVME_OK) {
         free(r);
         return status;
     }
-    if (c->opcode == IO_READ && block_try(n->disk, &r->io)) {
+    if (block_try(n->disk, &r->io)) {
+        tell_written(r);
         status = conclude(r);
         free(r);
         return status;
     }
     return submit(r);
+}
+
+static unsigned compare(struct nvme *n, const struct nvme_command *c, uint32_t len)
+{
+    struct request *r = request_new(n, c, BLOCK_OP_READ, len, 2ull * len);
+    return r == NULL ? NVME_INTERNAL_ERROR : submit(r);
 }
 
 static unsigned without_data(struct nvme *n, const struct nvme_command *c, enum block_op op,
@@ -229,17 +246,22 @@ unsigned nvme_io(struct nvme *n, const struct nvme_command *c)
     }
     uint64_t sectors = (c->dw[12] & 0xffff) + 1ull;
     uint64_t lba = c->dw[10] | (uint64_t)c->dw[11] << 32;
+    bool moves = c->opcode == IO_READ || c->opcode == IO_WRITE || c->opcode == IO_COMPARE;
     bool writes = c->opcode == IO_WRITE || c->opcode == IO_WRITE_ZEROES;
-    bool ranged = writes || c->opcode == IO_READ || c->opcode == IO_COMPARE;
+    bool ranged = moves || writes;
     unsigned status = ranged ? check(n, lba, sectors, writes) : NVME_OK;
     if (status != NVME_OK) {
         return status;
     }
+    if (moves && sectors > NVME_TRANSFER_MAX / NVME_SECTOR) {
+        return NVME_INVALID_FIELD;
+    }
     switch (c->opcode) {
     case IO_READ:
     case IO_WRITE:
+        return transfer(n, c, (uint32_t)sectors * NVME_SECTOR);
     case IO_COMPARE:
-        return transfer(n, c);
+        return compare(n, c, (uint32_t)sectors * NVME_SECTOR);
     case IO_WRITE_ZEROES:
         return without_data(n, c, BLOCK_OP_ZERO, sectors * NVME_SECTOR);
     case IO_FLUSH:

@@ -168,15 +168,24 @@ static bool next_page(struct nvme *n, struct prp_walk *w, uint32_t left, gpa_t *
     return true;
 }
 
-static bool copy_part(struct nvme *n, gpa_t at, uint8_t *data, uint32_t len,
-                      enum nvme_direction direction)
+/* What is done with each part. */
+struct prp_use {
+    enum nvme_direction direction;
+    uint8_t *data;            /* it is copied to here or from here, unless */
+    struct gmem_views *views; /* it is listed here */
+};
+
+static bool use_part(struct nvme *n, gpa_t gpa, uint32_t at, uint32_t len, const struct prp_use *u)
 {
-    return (direction == NVME_TO_GUEST ? gmem_write(n->mem, at, data, len)
-                                       : gmem_read(n->mem, at, data, len)) == 0;
+    bool to_guest = u->direction == NVME_TO_GUEST;
+    int r = u->views != NULL
+                ? gmem_view(n->mem, gpa, len, to_guest ? GMEM_FROM_FILE : GMEM_TO_FILE, u->views)
+            : to_guest ? gmem_write(n->mem, gpa, u->data + at, len)
+                       : gmem_read(n->mem, gpa, u->data + at, len);
+    return r == 0;
 }
 
-unsigned nvme_copy(struct nvme *n, const uint64_t prp[2], uint8_t *data, uint32_t len,
-                   enum nvme_direction direction)
+static unsigned walk(struct nvme *n, const uint64_t prp[2], uint32_t len, const struct prp_use *u)
 {
     struct prp_walk w;
     uint32_t offset = prp[0] & (NVME_PAGE - 1);
@@ -185,7 +194,7 @@ unsigned nvme_copy(struct nvme *n, const uint64_t prp[2], uint8_t *data, uint32_
     if (prp[0] & 3 || (at < len && prp[1] & (has_list ? 7 : NVME_PAGE - 1))) {
         return NVME_INVALID_PRP_OFFSET;
     }
-    if (!copy_part(n, prp[0], data, at, direction)) {
+    if (!use_part(n, prp[0], 0, at, u)) {
         return NVME_TRANSFER_ERROR;
     }
     w.list = prp[1];
@@ -199,10 +208,22 @@ unsigned nvme_copy(struct nvme *n, const uint64_t prp[2], uint8_t *data, uint32_
         if (page & (NVME_PAGE - 1)) {
             return NVME_INVALID_PRP_OFFSET;
         }
-        if (!copy_part(n, page, data + at, part, direction)) {
+        if (!use_part(n, page, at, part, u)) {
             return NVME_TRANSFER_ERROR;
         }
         at += part;
     }
     return NVME_OK;
+}
+
+unsigned nvme_copy(struct nvme *n, const uint64_t prp[2], uint8_t *data, uint32_t len,
+                   enum nvme_direction direction)
+{
+    return walk(n, prp, len, &(struct prp_use){ direction, data, NULL });
+}
+
+unsigned nvme_view(struct nvme *n, const uint64_t prp[2], uint32_t len,
+                   enum nvme_direction direction, struct gmem_views *views)
+{
+    return walk(n, prp, len, &(struct prp_use){ direction, NULL, views });
 }
