@@ -179,6 +179,7 @@ struct sosia_config {
     int exit_port; /* I/O port, or SOSIA_EXIT_PORT_NONE */
     bool no_reboot; /* a guest reset or triple fault ends the VM */
     bool restoring; /* nothing is booted: sosia_vm_restore follows; the kernel is for resets only */
+    bool incoming;  /* restoring, from another process: sosia_incoming_config sets it */
     bool virtual_time; /* time is counted in instructions; the same run every time */
     /* For looking into translation (engine bt; the others pass over it). */
     uint64_t code_cache_bytes; /* 0: the engine's default */

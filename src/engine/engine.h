@@ -74,6 +74,10 @@ struct engine_class {
     /* [any] Code in [gpa, gpa+len) changed or its mapping did: forget it on all vCPUs before
      * returning (they may finish the instruction in flight). */
     void (*invalidate)(struct engine *en, gpa_t gpa, uint64_t len);
+    /* Optional, for an engine whose guest code does not look at gmem's page flags. While no vCPU
+     * runs: mark (gmem_mark_written) what it wrote since the last call, and keep book from now on;
+     * off: no more. The first call marks nothing. */
+    void (*log_writes)(struct engine *en, bool on);
     /* Optional, while no vCPU runs: breakpoints or watchpoints in cpu->stops came or went. */
     void (*stops_changed)(struct engine *en);
     /* Optional: "name value" lines of counters. */

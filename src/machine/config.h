@@ -47,6 +47,7 @@ struct disk_config {
     bool ephemeral;
     bool cdrom;
     bool packed; /* virtio */
+    bool foreign; /* another process writes it: only to be looked at, without its lock */
 };
 
 enum nic_backend { NIC_USER, NIC_TAP, NIC_PASST };
@@ -111,6 +112,7 @@ struct machine_config {
     unsigned console_count;
     int exit_port; /* -1: none */
     bool no_reboot;
+    bool incoming;  /* restoring, and until machine_arrive the VM is another process's (moving.h) */
     bool restoring; /* nothing is booted; the kernel is for resets, and may be gone */
     bool virtual_time;
     uint64_t code_cache_bytes; /* the five below: as in engine_config */

@@ -12,7 +12,8 @@ int disk_open_image(struct block **out, const struct disk_config *c, struct err 
         .path = c->path,
         .format = c->format,
         .flags = (c->readonly || c->cdrom ? (unsigned)BLOCK_READONLY : 0) |
-                 (c->ephemeral ? (unsigned)BLOCK_EPHEMERAL : 0),
+                 (c->ephemeral ? (unsigned)BLOCK_EPHEMERAL : 0) |
+                 (c->foreign ? (unsigned)(BLOCK_READONLY | BLOCK_NO_LOCK) : 0),
     };
     return block_open(out, &o, e);
 }
@@ -47,7 +48,7 @@ int disks_add(struct disks *d, const char *name, const struct disk_config *c, st
         return r;
     }
     disk->block = image;
-    disk->readonly = block_readonly(image);
+    disk->readonly = c->foreign ? c->readonly || c->cdrom : block_readonly(image);
     snprintf(disk->name, sizeof disk->name, "%s", name);
     if (c->serial != NULL) {
         snprintf(disk->serial, sizeof disk->serial, "%s", c->serial);
@@ -64,10 +65,11 @@ int disks_add(struct disks *d, const char *name, const struct disk_config *c, st
 int disks_open(struct disks *d, const struct machine_config *c, struct loop *loop, struct err *e)
 {
     for (unsigned i = 0; i < c->disk_count; i++) {
-        const struct disk_config *from = &c->disk[i];
+        struct disk_config copy = c->disk[i], *from = &copy;
         struct block *image;
         struct disk *disk;
         char name[MACHINE_NAME_BYTES];
+        from->foreign = c->incoming && !from->readonly && !from->cdrom;
         int r = disk_open_image(&image, from, e);
         if (r < 0) {
             return r;

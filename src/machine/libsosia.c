@@ -153,6 +153,7 @@ int sosia_vm_new(struct sosia_vm **out, const struct sosia_config *config, char 
         .exit_port = config->exit_port,
         .no_reboot = config->no_reboot,
         .restoring = config->restoring,
+        .incoming = config->incoming,
         .virtual_time = config->virtual_time,
         .code_cache_bytes = config->code_cache_bytes,
         .dump_code = config->dump_code,

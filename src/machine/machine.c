@@ -147,8 +147,8 @@ int machine_new(struct machine **out, const struct machine_config *c, struct err
     pthread_mutex_init(&m->run_lock, NULL);
     pthread_cond_init(&m->run_changed, NULL);
     pthread_mutex_init(&m->listen_lock, NULL);
-    m->hold_bits = HOLD_PAUSE;
-    atomic_store(&m->hold, HOLD_PAUSE);
+    m->hold_bits = HOLD_PAUSE | (c->incoming ? (uint32_t)HOLD_ELSEWHERE : 0);
+    atomic_store(&m->hold, m->hold_bits);
     int r = build(m, c, e);
     if (r < 0) {
         machine_free(m);

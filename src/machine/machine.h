@@ -41,6 +41,8 @@ enum machine_hold {
     HOLD_LOOK = 1u << 3,  /* somebody looks at the processors for a moment */
     HOLD_DEBUG = 1u << 4, /* a debugger has them stand (debug.h) */
     HOLD_COUNT = 1u << 5, /* virtual time: as many instructions as asked for are done */
+    HOLD_THROTTLE = 1u << 6, /* they write memory faster than it migrates */
+    HOLD_ELSEWHERE = 1u << 7, /* the VM is another process's (moving.h) */
 };
 
 enum machine_reason {
@@ -138,6 +140,8 @@ void machine_threads_stop(struct machine *m);
 void machine_pause(struct machine *m);
 void machine_resume(struct machine *m);
 bool machine_paused(struct machine *m);
+/* It cannot be resumed or reset here (moving.h). [any] */
+bool machine_elsewhere(struct machine *m);
 void machine_wait(struct machine *m, struct machine_end *end);
 /* -EAGAIN while it runs. [any] */
 int machine_get_end(struct machine *m, struct machine_end *end);
@@ -158,7 +162,7 @@ void machine_barrier(struct machine *m);
 void machine_look(struct machine *m, void (*fn)(struct machine *m, void *ctx), void *ctx);
 
 /* Run fn while the machine stands still, its time included, and the machine lock is held; what ran
- * goes on afterwards. No reset is half done. Returns what fn does; -ESHUTDOWN: it has ended. */
+ * goes on afterwards, unless the VM has left. No reset is half done. Returns what fn does; -ESHUTDOWN: it has ended. */
 MUST_CHECK int machine_still(struct machine *m,
                              int (*fn)(struct machine *m, void *ctx, struct err *e), void *ctx,
                              struct err *e);

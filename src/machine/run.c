@@ -300,6 +300,10 @@ void machine_pause(struct machine *m)
 void machine_resume(struct machine *m)
 {
     pthread_mutex_lock(&m->control);
+    if (machine_elsewhere(m)) {
+        pthread_mutex_unlock(&m->control);
+        return;
+    }
     if (machine_paused(m)) {
         machine_notify(m, &(struct machine_event){ .kind = MACHINE_EVENT_RESUME });
     }
@@ -312,6 +316,7 @@ void machine_resume(struct machine *m)
 }
 
 bool machine_paused(struct machine *m) { return (atomic_load(&m->hold) & HOLD_PAUSE) != 0; }
+bool machine_elsewhere(struct machine *m) { return (atomic_load(&m->hold) & HOLD_ELSEWHERE) != 0; }
 
 void machine_look(struct machine *m, void (*fn)(struct machine *m, void *ctx), void *ctx)
 {
@@ -356,7 +361,7 @@ int machine_still(struct machine *m, int (*fn)(struct machine *m, void *ctx, str
     int r = machine_get_end(m, &end) == 0
                 ? err_set(e, -ESHUTDOWN, "the machine has come to its end")
                 : fn(m, ctx, e);
-    if (ran) {
+    if (ran && !machine_elsewhere(m)) {
         machine_time_go(&m->time);
         clock_resume(m->clock);
     }
@@ -447,6 +452,9 @@ static void do_reset(void *ctx)
 
 static void request_reset(struct machine *m, bool guest)
 {
+    if (machine_elsewhere(m)) {
+        return; /* its memory is not ours to change */
+    }
     pthread_mutex_lock(&m->run_lock);
     if (!(m->hold_bits & HOLD_RESET)) {
         m->guest_reset = guest;

@@ -199,13 +199,6 @@ static int load_memory(struct chain *c, struct gmem *mem, struct err *e)
 
 /* -- The machine ------------------------------------------------------------------------------- */
 
-static uint64_t wall_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static int check_memory(const struct snapfile_header *h, const struct machine *m, struct err *e)
 {
     if (h->ram_pages != gmem_ram_size(m->mem) >> GMEM_PAGE_BITS) {
@@ -218,6 +211,21 @@ static int check_memory(const struct snapfile_header *h, const struct machine *m
                        "installed here");
     }
     return 0;
+}
+
+void snapshot_step_time(struct machine *m, uint64_t wall_ns)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    uint64_t now = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+    if (m->virtual_time || now <= wall_ns) {
+        return;
+    }
+    if (now - wall_ns <= STEP_MAX_NS) {
+        machine_step_time(m, now - wall_ns);
+    } else {
+        log_warn("it stood still for more than a year: the guest's clocks stay as they were");
+    }
 }
 
 int snapshot_load(struct snapshot *s, struct machine *m, struct err *e)
@@ -239,14 +247,8 @@ int snapshot_load(struct snapshot *s, struct machine *m, struct err *e)
         r = pc_new_generation(m->pc, e);
     }
     machine_memory_changed(m);
-    /* To the guest it was a moment that took long: its clocks show today. */
-    uint64_t now = wall_ns();
-    if (r == 0 && !m->virtual_time && now > h->wall_ns) {
-        if (now - h->wall_ns <= STEP_MAX_NS) {
-            machine_step_time(m, now - h->wall_ns);
-        } else {
-            log_warn("the snapshot is older than a year: the guest's clocks stay as they were");
-        }
+    if (r == 0) { /* to the guest it was a moment that took long: its clocks show today */
+        snapshot_step_time(m, h->wall_ns);
     }
     bus_unlock(m->bus);
     return r;

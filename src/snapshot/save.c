@@ -25,6 +25,7 @@
 
 #include "base/alloc.h"
 #include "machine/freeze.h"
+#include "machine/moving.h"
 #include "machine/pc.h"
 #include "snapshot/image.h"
 #include "snapshot/pack.h"
@@ -65,7 +66,7 @@ static void put_disk(struct state_out *o, unsigned n, const char *path)
     }
 }
 
-void snapshot_put_state(struct machine *m, struct state_out *o, const struct freeze *f)
+char *snapshot_config_text(struct machine *m, const struct freeze *f)
 {
     struct sosia_config c = *vmconfig_config(m->config);
     struct sosia_disk disks[SOSIA_DISKS_MAX];
@@ -73,23 +74,24 @@ void snapshot_put_state(struct machine *m, struct state_out *o, const struct fre
     machine_cpu_spec(m, model);
     c.cpu_model = model;
     for (unsigned i = 0; i < c.disk_count; i++) {
-        disks[i] = c.disks[i];
-        if (m->pc->disks.disk[i].exchanged) {
-            disks[i].path = block_path(m->pc->disks.disk[i].block);
-            disks[i].format = block_format(m->pc->disks.disk[i].block);
-            disks[i].readonly = m->pc->disks.disk[i].readonly;
-        }
+        machine_disk_now(m, i, &disks[i]);
         if (f != NULL && f->disk[i].frozen != NULL) {
             disks[i].path = f->disk[i].frozen;
             disks[i].format = f->disk[i].format;
         }
-        /* The kind that it was given: without a choice the machine's way of booting decides. */
-        disks[i].bus = (enum sosia_disk_bus)m->pc->disks.disk[i].bus;
-        put_disk(o, i, disks[i].path);
     }
     c.disks = disks;
     c.screen |= m->pc->has_vga;
-    char *text = vmconfig_text(&c);
+    return vmconfig_text(&c);
+}
+
+static void put_state(struct machine *m, struct state_out *o, const struct freeze *f)
+{
+    for (unsigned i = 0; i < f->count; i++) {
+        const struct frozen_disk *d = &f->disk[i];
+        put_disk(o, i, d->frozen != NULL ? d->frozen : block_path(m->pc->disks.disk[i].block));
+    }
+    char *text = snapshot_config_text(m, f);
     state_save_blob(o, "config", text, strlen(text));
     free(text);
     machine_save_state(m, o);
@@ -130,7 +132,7 @@ static int stand_still(struct machine *m, void *ctx, struct err *e)
     if (r < 0) {
         return r;
     }
-    snapshot_put_state(m, s->state, &s->freeze);
+    put_state(m, s->state, &s->freeze);
     put_wall_time(&s->image.header);
     size_t len;
     s->image.state = state_out_data(s->state, &len);

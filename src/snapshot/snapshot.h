@@ -30,10 +30,12 @@ struct snapshot_result {
 MUST_CHECK int snapshot_save(struct machine *m, const struct snapshot_save *how,
                              struct snapshot_result *result, struct err *e);
 
-/* The state of a machine that stands still, with its configuration in it, disks by the names that
- * they have been given. f: NULL when they go on under their own. */
+/* The configuration of a machine as it is now, disks by the names that they have been given. f:
+ * NULL when they go on under their own. free() it. */
 struct freeze;
-void snapshot_put_state(struct machine *m, struct state_out *o, const struct freeze *f);
+char *snapshot_config_text(struct machine *m, const struct freeze *f);
+/* It stood still since then, and its clocks go forward by that. Machine lock held. */
+void snapshot_step_time(struct machine *m, uint64_t wall_ns);
 
 /* What a disk's file was like: nobody may have changed it when the snapshot is taken up again. */
 #define SNAPSHOT_DISK_VERSION 1

@@ -138,6 +138,8 @@ static void invalidate(struct engine *en, gpa_t gpa, uint64_t len)
     (void)len;
 }
 
+static void log_writes(struct engine *en, bool on) { kvm_memory_log((struct kvm *)en, on); }
+
 const struct engine_class kvm_engine = {
     .name = "kvm",
     .probe = kvm_engine_probe,
@@ -148,5 +150,6 @@ const struct engine_class kvm_engine = {
     .kick = kvm_engine_kick,
     .sync = sync_state,
     .invalidate = invalidate,
+    .log_writes = log_writes,
     .stats = kvm_engine_stats,
 };

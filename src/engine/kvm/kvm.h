@@ -110,6 +110,8 @@ MUST_CHECK int kvm_set_cpuid(struct kvm_vcpu *v, struct err *e);
 /* -- memory.c */
 /* Bring the slots up to date with the map, if it changed. [vcpu] */
 MUST_CHECK int kvm_memory_update(struct kvm *kvm, struct kvm_vcpu *by);
+/* Book of written pages, see engine.h. No vCPU runs. */
+void kvm_memory_log(struct kvm *kvm, bool on);
 void kvm_memory_coalesce(struct kvm *kvm); /* when processor 0 is there */
 /* Stores that the kernel has put aside, in their order. */
 void kvm_memory_drain(struct kvm_vcpu *v);

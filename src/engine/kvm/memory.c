@@ -220,6 +220,24 @@ int kvm_memory_update(struct kvm *kvm, struct kvm_vcpu *by)
     return r;
 }
 
+void kvm_memory_log(struct kvm *kvm, bool on)
+{
+    pthread_mutex_lock(&kvm->slots_lock);
+    for (unsigned i = 0; i < KVM_SLOTS; i++) {
+        if (kvm->slots[i].size != 0 && (kvm->slots[i].flags & KVM_MEM_LOG_DIRTY_PAGES)) {
+            int r = fetch_dirty(kvm, i);
+            if (r < 0) { /* said; which pages is not known now */
+                gmem_mark_written(kvm->config.mem, kvm->slots[i].gpa, kvm->slots[i].size);
+            }
+        }
+    }
+    if (kvm->log_dirty != on) {
+        kvm->log_dirty = on;
+        kvm->mapped = false; /* slots get and lose the flag before the next entry */
+    }
+    pthread_mutex_unlock(&kvm->slots_lock);
+}
+
 /* -- Collected stores -------------------------------------------------------------------------- */
 
 void kvm_memory_drain(struct kvm_vcpu *v)
