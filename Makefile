@@ -27,7 +27,7 @@ LDLIBS   += -pthread -lm
 LDFLAGS  += $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 
 # Top of the layers first, as the linker wants them.
-LAYERS := cli api snapshot machine engine/bt engine/kvm engine/interp engine boot \
+LAYERS := cli api migrate snapshot machine engine/bt engine/kvm engine/interp engine boot \
           dev/vmware dev/virtio dev/pc cpu bus display net block mem state base
 MAIN   := src/cli/main.c
 

@@ -324,6 +324,46 @@ int sosia_snapshot_keep_disks(struct sosia_snapshot *s, const char *prefix, char
 void sosia_snapshot_drop_disks(struct sosia_snapshot *s);
 int sosia_vm_restore(struct sosia_vm *vm, struct sosia_snapshot *s, char *error);
 
+/* -- Migration: a VM that runs goes on in another process. docs/migration.md */
+struct sosia_incoming;
+
+/* Fill with sosia_migrate_options_init, then change what differs. */
+struct sosia_migrate_options {
+    unsigned streams; /* connections at once: 1 */
+    bool compress;    /* memory, on the way */
+    uint64_t max_bandwidth; /* bytes per second; 0: all there is */
+    unsigned downtime_ms;   /* the guest may stand still for this long: 100 */
+};
+
+struct sosia_migrate_result {
+    uint64_t total_ns;
+    uint64_t downtime_ns; /* the guest stood still */
+    uint64_t bytes;       /* sent */
+    unsigned passes;      /* over memory while it ran */
+    bool unknown; /* on failure: the link was lost in the very last moment, and the VM may run there
+                   * now; here it stands */
+};
+
+void sosia_migrate_options_init(struct sosia_migrate_options *options);
+/* To the process that listens at address, unix:PATH or tcp:HOST:PORT, while the guest runs on. When
+ * it has moved, this VM stands and can only be freed; on failure it goes on. options, result: may be
+ * NULL. */
+int sosia_vm_migrate(struct sosia_vm *vm, const char *address,
+                     const struct sosia_migrate_options *options,
+                     struct sosia_migrate_result *result, char *error);
+
+/* To receive one: wait for a source (listening is told the address, NULL: nobody), fill a
+ * configuration from it, change in that what is to be different (engine, callbacks, forwards...),
+ * make the VM, receive into it, start it unless it was paused there. Nothing runs, and the source
+ * goes on, when any of that fails: why goes to the source. Strings in the configuration are the
+ * incoming's. */
+int sosia_incoming_open(struct sosia_incoming **out, const char *address,
+                        void (*listening)(const char *where), char *error);
+void sosia_incoming_config(struct sosia_incoming *in, struct sosia_config *config);
+int sosia_vm_receive(struct sosia_vm *vm, struct sosia_incoming *in, bool *paused, char *error);
+/* why: there will be no VM; NULL: nothing is said. in may be NULL. */
+void sosia_incoming_close(struct sosia_incoming *in, const char *why);
+
 /* What this host can do: the n-th engine from 0 on; -ENOENT after the last. Some guest code is run
  * on it for that, which may take seconds. Texts are static or written to text (SOSIA_ERROR_BYTES).
  */

@@ -11,6 +11,7 @@ static const char *const names[] = {
     [MACHINE_EVENT_STOP] = "STOP",           [MACHINE_EVENT_RESUME] = "RESUME",
     [MACHINE_EVENT_RESET] = "RESET",         [MACHINE_EVENT_POWERDOWN] = "POWERDOWN",
     [MACHINE_EVENT_SHUTDOWN] = "SHUTDOWN",   [MACHINE_EVENT_DEVICE_DELETED] = "DEVICE_DELETED",
+    [MACHINE_EVENT_MIGRATION] = "MIGRATION", [MACHINE_EVENT_MIGRATION_PASS] = "MIGRATION_PASS",
 };
 
 const char *api_event_name(unsigned n) { return n < ARRAY_LEN(names) ? names[n] : NULL; }
@@ -45,6 +46,10 @@ static json_t *data_of(const struct machine_event *ev)
         snprintf(path, sizeof path, "/machine/peripheral/%s", ev->id);
         return json_pack("{s:o, s:o}", "device", api_json_text(ev->id), "path",
                          api_json_text(path));
+    case MACHINE_EVENT_MIGRATION:
+        return json_pack("{s:s}", "status", ev->status);
+    case MACHINE_EVENT_MIGRATION_PASS:
+        return json_pack("{s:i}", "pass", (int)ev->number);
     case MACHINE_EVENT_STOP:
     case MACHINE_EVENT_RESUME:
     case MACHINE_EVENT_POWERDOWN:

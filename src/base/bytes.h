@@ -1,7 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 -- little- and big-endian loads and stores, any alignment */
+/* SPDX-License-Identifier: Apache-2.0 -- little- and big-endian loads and stores, any alignment; zeroes */
 #ifndef SOSIA_BASE_BYTES_H
 #define SOSIA_BASE_BYTES_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -25,5 +27,11 @@ BYTES_ACCESSORS(16)
 BYTES_ACCESSORS(32)
 BYTES_ACCESSORS(64)
 #undef BYTES_ACCESSORS
+
+static inline bool bytes_are_zero(const void *data, size_t len)
+{
+    const uint8_t *p = data;
+    return len == 0 || (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
+}
 
 #endif

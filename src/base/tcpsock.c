@@ -3,6 +3,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -80,5 +82,45 @@ int tcp_listen(const char *address, uint16_t port, int backlog, struct tcp_bound
         return err_set(e, -error, "%s port %u: %s", address, port, strerror(error));
     }
     describe(out, &a);
+    return fd;
+}
+
+/* A connection that is under way, until then. */
+static int wait_connected(int fd, unsigned timeout_s)
+{
+    struct pollfd p = { .fd = fd, .events = POLLOUT };
+    int error = 0, n;
+    socklen_t len = sizeof error;
+    do {
+        n = poll(&p, 1, (int)timeout_s * 1000);
+    } while (n < 0 && errno == EINTR);
+    if (n <= 0) {
+        return n == 0 ? ETIMEDOUT : errno;
+    }
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 ? errno : error;
+}
+
+int tcp_connect(const char *address, uint16_t port, unsigned timeout_s, struct err *e)
+{
+    union address a;
+    socklen_t len;
+    int r = parse(&a, &len, address, port, e);
+    if (r < 0) {
+        return r;
+    }
+    int fd = socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) {
+        return err_set(e, -errno, "no socket: %s", strerror(errno));
+    }
+    int error = connect(fd, &a.any, len) == 0 ? 0
+                : errno == EINPROGRESS        ? wait_connected(fd, timeout_s)
+                                              : errno;
+    if (error == 0 && fcntl(fd, F_SETFL, 0) < 0) {
+        error = errno;
+    }
+    if (error != 0) {
+        close(fd);
+        return err_set(e, -error, "%s port %u: %s", address, port, strerror(error));
+    }
     return fd;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Listening on TCP at an address of this host that a person wrote (tcp(7)). Thread: [any].
+ * TCP by addresses that a person wrote (tcp(7)). Thread: [any].
  */
 #ifndef SOSIA_BASE_TCPSOCK_H
 #define SOSIA_BASE_TCPSOCK_H
@@ -22,5 +22,7 @@ MUST_CHECK int tcp_is_loopback(const char *address, bool *loopback, struct err *
 /* A listening socket, blocking. */
 MUST_CHECK int tcp_listen(const char *address, uint16_t port, int backlog, struct tcp_bound *out,
                           struct err *e);
+/* A connected socket, blocking. */
+MUST_CHECK int tcp_connect(const char *address, uint16_t port, unsigned timeout_s, struct err *e);
 
 #endif

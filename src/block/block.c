@@ -436,9 +436,3 @@ int block_map(struct block *b, uint64_t offset, uint64_t len, struct block_exten
     *out = (struct block_extent){ .kind = BLOCK_DATA, .len = len, .file_offset = UINT64_MAX };
     return b->class->map != NULL ? b->class->map(b, offset, len, out) : 0;
 }
-
-bool block_is_zero(const void *buf, size_t len)
-{
-    const uint8_t *p = buf;
-    return len == 0 || (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
-}

@@ -106,7 +106,6 @@ int block_raw_fd(struct block *b, const struct block_request *r);
 /* A lock whose writers do not wait for readers without end. */
 void block_lock_init(pthread_rwlock_t *lock);
 bool block_name_ends(const char *path, const char *ending);
-bool block_is_zero(const void *buf, size_t len);
 
 /* What is left of [offset, offset + len) up to the next multiple of unit, a power of two. */
 static inline size_t block_piece(uint64_t offset, uint64_t len, uint64_t unit)

@@ -248,7 +248,7 @@ static int load_metadata(struct vhdx *v, struct err *e)
 static int apply_log(struct vhdx *v, struct err *e)
 {
     uint64_t last, size;
-    if (block_is_zero(v->header + H_LOG_GUID, 16)) {
+    if (bytes_are_zero(v->header + H_LOG_GUID, 16)) {
         return 0;
     }
     int r = vhdx_replay(v, &last, e);
@@ -400,7 +400,7 @@ static void vhdx_info(struct block *b, struct block_info *info)
     const struct vhdx *v = b->priv;
     info->cluster_size = v->g.unit;
     info->subformat = v->fixed ? "fixed" : "dynamic";
-    info->dirty = !block_is_zero(v->header + H_LOG_GUID, 16);
+    info->dirty = !bytes_are_zero(v->header + H_LOG_GUID, 16);
 }
 
 static int vhdx_check(struct block *b, bool repair, struct block_check *c, struct err *e)

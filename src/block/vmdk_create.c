@@ -93,7 +93,7 @@ static int write_tables(struct hostfile *f, const uint32_t *gt, uint64_t tables,
     int r = 0;
     for (uint64_t i = 0; r == 0 && gt != NULL && i < tables; i++) {
         const uint32_t *entries = gt + i * VMDK_GTES;
-        if (block_is_zero(entries, sizeof table)) {
+        if (bytes_are_zero(entries, sizeof table)) {
             continue;
         }
         r = write_marker(f, at, sizeof table / VMDK_SECTOR, MARKER_GT);

@@ -19,6 +19,8 @@ enum machine_event_kind {
     MACHINE_EVENT_POWERDOWN, /* somebody pressed the power button */
     MACHINE_EVENT_SHUTDOWN,  /* it is over */
     MACHINE_EVENT_DEVICE_DELETED, /* a card is out */
+    MACHINE_EVENT_MIGRATION, /* it moves, or tried to */
+    MACHINE_EVENT_MIGRATION_PASS,
     MACHINE_EVENT_DEBUG,     /* a processor stopped for the debugger (debug.h) */
 };
 
@@ -27,6 +29,8 @@ struct machine_event {
     bool guest;          /* RESET: the guest wanted it */
     unsigned end_reason; /* SHUTDOWN: enum machine_reason */
     char id[MACHINE_NAME_BYTES]; /* DEVICE_DELETED */
+    const char *status; /* MIGRATION: QEMU's word for it, static */
+    unsigned number;    /* MIGRATION_PASS */
 };
 
 /* Told on whatever thread it happens, with any of the machine's locks held: fn may only take note,

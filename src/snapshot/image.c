@@ -14,18 +14,6 @@
 
 #define RUN_PAGES SNAPFILE_SLAB_PAGES /* most that is written at once */
 
-static bool is_zero(const uint8_t *page)
-{
-    const uint64_t *w = (const uint64_t *)page;
-    for (size_t i = 0; i < SNAPFILE_PAGE / 8; i += 8) {
-        if ((w[i] | w[i + 1] | w[i + 2] | w[i + 3] | w[i + 4] | w[i + 5] | w[i + 6] | w[i + 7]) !=
-            0) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* A checksum says that they may be the same, the bytes whether they are. */
 static bool same_as_parent(struct image *w, uint64_t n, const uint8_t *page, uint32_t crc)
 {
@@ -42,7 +30,7 @@ static void judge_memory(struct image *w, uint64_t n)
 {
     const uint8_t *page = w->memory + n * SNAPFILE_PAGE;
     struct snapfile_page *p = &w->table[n];
-    if (is_zero(page)) {
+    if (bytes_are_zero(page, SNAPFILE_PAGE)) {
         p->kind = SNAPFILE_ZERO;
         return;
     }

@@ -68,6 +68,18 @@ static void cut_off(struct sosia_serial *port)
     }
 }
 
+void snapshot_cut_off(struct vmconfig *v)
+{
+    struct sosia_config *c = vmconfig_config(v);
+    for (unsigned i = 0; i < SOSIA_SERIAL_PORTS; i++) {
+        cut_off(&c->serial[i]);
+    }
+    for (unsigned i = 0; i < c->console_count; i++) {
+        cut_off(vmconfig_console(v, i));
+    }
+    c->restoring = true;
+}
+
 void sosia_snapshot_config(struct sosia_snapshot *s, struct sosia_config *config)
 {
     struct sosia_config *c = vmconfig_config(inner(s)->config);
@@ -75,14 +87,7 @@ void sosia_snapshot_config(struct sosia_snapshot *s, struct sosia_config *config
         struct sosia_disk *d = vmconfig_disk(inner(s)->config, i);
         d->ephemeral = is_written(d) && !inner(s)->kept[i];
     }
-    /* The far ends of its ports are the host's, and a snapshot may come from anywhere. */
-    for (unsigned i = 0; i < SOSIA_SERIAL_PORTS; i++) {
-        cut_off(&c->serial[i]);
-    }
-    for (unsigned i = 0; i < c->console_count; i++) {
-        cut_off(vmconfig_console(inner(s)->config, i));
-    }
-    c->restoring = true;
+    snapshot_cut_off(inner(s)->config);
     *config = *c;
 }
 

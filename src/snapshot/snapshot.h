@@ -34,6 +34,9 @@ MUST_CHECK int snapshot_save(struct machine *m, const struct snapshot_save *how,
  * NULL when they go on under their own. free() it. */
 struct freeze;
 char *snapshot_config_text(struct machine *m, const struct freeze *f);
+/* The far ends of serial ports are the host's that it came from: none of them here. Also says that
+ * nothing is booted. */
+void snapshot_cut_off(struct vmconfig *v);
 /* It stood still since then, and its clocks go forward by that. Machine lock held. */
 void snapshot_step_time(struct machine *m, uint64_t wall_ns);
 
