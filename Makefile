@@ -52,7 +52,7 @@ LEFT_OUT += $(if $(call have,libvncserver),src/display/vnc_none.c,src/display/vn
 LEFT_OUT += $(if $(call have,libnbd),,src/block/nbd.c)
 # The control socket, and the commands that go over it, are in JSON.
 $(call optional,jansson,HAVE_JANSSON)
-API_FILES := $(addprefix src/api/,client.c cmd_%.c commands.c events.c frame.c names.c qmp.c server.c) src/cli/control.c
+API_FILES := $(addprefix src/api/,client.c cmd_%.c commands.c events.c frame.c names.c qmp.c server.c) src/cli/control.c src/cli/control_migrate.c
 NO_API    := src/api/none.c src/cli/control_none.c
 API_TESTS := tests/api/test_qmp.c tests/api/test_control.c fuzz/fuzz_qmp.c
 LEFT_OUT  += $(if $(call have,jansson),$(NO_API),$(API_TESTS) $(filter $(API_FILES),$(wildcard src/api/*.c src/cli/*.c)))

@@ -7,12 +7,21 @@
 #include "api/command.h"
 #include "machine/machine.h"
 
+/* Only one that has left has a migration behind it. */
+static const char *elsewhere_status(const struct api_call *c)
+{
+    return api_migration(c->api)->running != NULL ? "postmigrate" : "inmigrate";
+}
+
 static int query_status(struct api_call *c)
 {
     struct machine_end end;
     bool ended = machine_get_end(c->machine, &end) == 0;
     bool paused = machine_paused(c->machine);
-    const char *status = ended ? "shutdown" : paused ? "paused" : "running";
+    const char *status = ended                          ? "shutdown"
+                         : machine_elsewhere(c->machine) ? elsewhere_status(c)
+                         : paused                        ? "paused"
+                                                         : "running";
     c->result = json_pack("{s:b, s:b, s:s}", "running", !ended && !paused, "singlestep", 0,
                           "status", status);
     return 0;
@@ -26,6 +35,21 @@ static int stop(struct api_call *c)
 
 static int cont(struct api_call *c)
 {
+    struct api_migration *a = api_migration(c->api);
+    struct migrate_stats s;
+    if (machine_elsewhere(c->machine)) {
+        if (a->running == NULL) {
+            return api_refuse(c, -EBUSY, API_GENERIC_ERROR, "The VM has not arrived yet");
+        }
+        migrate_look(a->running, &s);
+        if (!s.unknown) {
+            return api_refuse(c, -EBUSY, API_GENERIC_ERROR, "The VM runs elsewhere now");
+        }
+        int r = migrate_take_back(c->machine, &c->e); /* a person knows better */
+        if (r < 0) {
+            return r;
+        }
+    }
     machine_resume(c->machine);
     return 0;
 }

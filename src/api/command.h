@@ -12,9 +12,11 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "base/err.h"
+#include "migrate/migrate.h"
 
 struct api;
 struct machine;
@@ -48,6 +50,7 @@ struct api_command {
 extern const struct api_command api_block_commands[];   /* cmd_block.c: disks, their images */
 extern const struct api_command api_core_commands[];    /* cmd_core.c: the protocol itself */
 extern const struct api_command api_hotplug_commands[]; /* cmd_hotplug.c: what comes and goes */
+extern const struct api_command api_migrate_commands[]; /* cmd_migrate.c */
 extern const struct api_command api_monitor_commands[]; /* cmd_monitor.c: text for people */
 extern const struct api_command api_query_commands[];   /* cmd_query.c: what it is made of */
 extern const struct api_command api_run_commands[];     /* cmd_run.c: running, the end */
@@ -73,5 +76,14 @@ int api_refuse(struct api_call *c, int error, const char *class, const char *fmt
 /* machine_info of a topic, to be freed; "" when there is none. */
 char *api_info(struct machine *m, const char *topic);
 const char *api_vm_name(const struct api *a); /* or NULL */
+
+/* What clients have asked for of migrations. */
+struct api_migration {
+    struct migration *running; /* owned; or NULL; it may be over */
+    struct migrate_parameters parameters;
+    bool multifd;        /* as many streams as the parameters say, else one */
+    _Atomic bool events; /* are told */
+};
+struct api_migration *api_migration(struct api *a);
 
 #endif

@@ -10,8 +10,9 @@
 #include "base/bits.h"
 
 static const struct api_command *const tables[] = {
-    api_block_commands, api_core_commands, api_hotplug_commands, api_monitor_commands,
-    api_query_commands, api_run_commands,  api_screen_commands, api_snapshot_commands,
+    api_block_commands,   api_core_commands,  api_hotplug_commands, api_migrate_commands,
+    api_monitor_commands, api_query_commands, api_run_commands,     api_screen_commands,
+    api_snapshot_commands,
 };
 
 const struct api_command *api_command(unsigned n)

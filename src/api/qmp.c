@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/bits.h"
+#include "machine/machine.h"
 #include "sosia.h"
 
 /* The QEMU whose commands and shapes these are. */
@@ -84,6 +86,19 @@ static int negotiate(struct qmp *q, const char *name, struct api_call *c)
     return r;
 }
 
+/* Before a VM has come, and after it has left: whatever changes it would be lost, or spoil it. */
+static bool harms_nobody(const char *name)
+{
+    static const char *const good[] = { "query-", "migrate", "human-monitor-command", "cont",
+                                        "stop",   "quit",    "qmp_capabilities" };
+    for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+        if (strncmp(name, good[i], strlen(good[i])) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int execute(struct qmp *q, const char *name, struct api_call *c)
 {
     if (!q->ready) {
@@ -93,6 +108,9 @@ static int execute(struct qmp *q, const char *name, struct api_call *c)
     if (command == NULL) {
         return api_refuse(c, -ENOENT, API_COMMAND_NOT_FOUND, "The command %s has not been found",
                           name);
+    }
+    if (machine_elsewhere(q->machine) && !harms_nobody(name)) {
+        return api_refuse(c, -EBUSY, API_GENERIC_ERROR, "The VM is not here");
     }
     int r = api_check_args(command->params, c->args, &c->e);
     return r == 0 ? command->fn(c) : r;

@@ -60,9 +60,11 @@ struct api {
     unsigned listeners;
     struct client *clients; /* owned */
     unsigned client_count;
+    struct api_migration migration;
 };
 
 const char *api_vm_name(const struct api *a) { return a->name; }
+struct api_migration *api_migration(struct api *a) { return &a->migration; }
 
 /* -- Clients ----------------------------------------------------------------------------------- */
 static void listen_again(struct api *a)
@@ -224,6 +226,10 @@ static void on_event(void *ctx, const struct machine_event *ev)
     if (api_event_name(ev->kind) == NULL) {
         return; /* none of the protocol's */
     }
+    if ((ev->kind == MACHINE_EVENT_MIGRATION || ev->kind == MACHINE_EVENT_MIGRATION_PASS) &&
+        !atomic_load(&a->migration.events)) {
+        return; /* nobody wanted to know */
+    }
     struct posted_event *p = xzalloc(sizeof *p);
     p->api = a;
     p->event = *ev;
@@ -274,6 +280,7 @@ int api_new(struct api **out, struct machine *m, const struct api_config *c, str
 {
     struct api *a = xzalloc(sizeof *a);
     a->machine = m;
+    a->migration.parameters = migrate_defaults;
     a->name = c->name != NULL ? xstrdup(c->name) : NULL;
     int r = loop_new(&a->loop, NULL, NULL);
     if (r < 0) {
@@ -311,10 +318,13 @@ void api_free(struct api *a)
     if (a == NULL) {
         return;
     }
-    machine_unlisten(a->machine, &a->events);
     if (a->thread_started) {
         loop_stop(a->loop);
         pthread_join(a->thread, NULL);
+    }
+    migrate_free(a->migration.running);
+    machine_unlisten(a->machine, &a->events);
+    if (a->thread_started) {
         loop_turn(a->loop, 0); /* what was posted after its last turn */
     }
     while (a->clients != NULL) {

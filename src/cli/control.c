@@ -13,6 +13,7 @@
 #include "api/names.h"
 #include "base/alloc.h"
 #include "base/bits.h"
+#include "cli/control_migrate.h"
 
 #define PATIENCE_S 30u
 #define LS_PATIENCE_S 3u
@@ -182,6 +183,7 @@ static const struct {
     { "info", NULL, "NAME [TOPIC]", "registers, tlb, mem, mtree, pci, devices, engine..." },
     { "screenshot", NULL, "NAME FILE", "its screen as a PNG file" },
     { "snapshot", NULL, "NAME FILE", "the VM as it is now [--parent FILE] [--compress]" },
+    { "migrate", NULL, "NAME ADDRESS", "it goes on where sosia run --incoming ADDRESS waits" },
     { "stop", "stop", "NAME", "stop its clock and processors" },
     { "cont", "cont", "NAME", "let them go on" },
     { "powerdown", "system_powerdown", "NAME", "press the power button" },
@@ -221,6 +223,9 @@ static int run(int argc, char **argv, struct err *e)
     if (strcmp(argv[0], "snapshot") == 0) {
         return snapshot(argc - 1, argv + 1, e);
     }
+    if (strcmp(argv[0], "migrate") == 0) {
+        return control_migrate(argc - 1, argv + 1, e);
+    }
     const char *command = NULL;
     for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
         command = strcmp(argv[0], verbs[i].name) == 0 ? verbs[i].command : command;
@@ -233,7 +238,8 @@ int control_main(int argc, char **argv)
     struct err e = { 0 };
     bool is_ls = strcmp(argv[0], "ls") == 0;
     int least = is_ls ? 1 : strcmp(argv[0], "screenshot") == 0 ? 3 : 2;
-    int most = strcmp(argv[0], "info") == 0 ? 3 : strcmp(argv[0], "snapshot") == 0 ? argc : least;
+    bool has_options = strcmp(argv[0], "snapshot") == 0 || strcmp(argv[0], "migrate") == 0;
+    int most = strcmp(argv[0], "info") == 0 ? 3 : has_options ? argc : least;
     if (argc < least || argc > most) {
         fprintf(stderr, "sosia: %s: %s (see sosia help)\n", argv[0],
                 argc < least ? "the name of a VM is missing" : "too many arguments");

@@ -60,6 +60,7 @@ void run_help(void)
         "                                   a virtio console, then named ports of it\n"
         "      --name NAME                  what `sosia ls`, stop, info... know it by\n"
         "      --api PATH                   a control socket there (QEMU Machine Protocol)\n"
+        "      --incoming ADDRESS           receive a VM from sosia migrate: unix:PATH, tcp:HOST:PORT\n"
         "      --ephemeral                  restore: what is written to disks is lost at the end\n"
         "      --no-reboot                  a guest reset or triple fault ends the VM, status 2\n"
         "      --gdb ADDR                   for gdb: target remote PORT, HOST:PORT or PATH\n"
@@ -109,7 +110,6 @@ static bool is_any_of(const char *s, const char *const *list)
 
 int main(int argc, char **argv)
 {
-    static const char *const later[] = { "migrate", NULL };
     static const char *const helps[] = { "help", "--help", "-h", NULL };
     static const char *const versions[] = { "version", "--version", "-V", NULL };
     if (argc < 2) {
@@ -142,9 +142,6 @@ int main(int argc, char **argv)
         } else {
             help(stdout);
         }
-    } else if (is_any_of(argv[1], later)) {
-        fprintf(stderr, "sosia: %s is not built yet\n", argv[1]);
-        return 1;
     } else {
         fprintf(stderr, "sosia: unknown command '%s' (see sosia help)\n", argv[1]);
         return 1;

@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,7 @@ enum long_only {
     OPT_API,
     OPT_NAME,
     OPT_EPHEMERAL,
+    OPT_INCOMING,
 };
 
 static const struct option long_options[] = {
@@ -45,6 +47,7 @@ static const struct option long_options[] = {
     {"net", required_argument, NULL, 'n'},
     {"display", required_argument, NULL, OPT_DISPLAY},
     {"ephemeral", no_argument, NULL, OPT_EPHEMERAL},
+    {"incoming", required_argument, NULL, OPT_INCOMING},
     {"serial", required_argument, NULL, OPT_SERIAL},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
     {"exit-port", required_argument, NULL, OPT_EXIT_PORT},
@@ -208,9 +211,11 @@ static int parse_one(struct run_options *o, int option, char *arg, unsigned *ser
     for (const struct option *l = long_options; l->name != NULL; l++) {
         name = l->val == option ? l->name : name;
     }
-    for (size_t i = 0; o->snapshot != NULL && i < ARRAY_LEN(machines); i++) {
+    bool ready_made = o->snapshot != NULL || o->incoming != NULL;
+    for (size_t i = 0; ready_made && i < ARRAY_LEN(machines); i++) {
         if (strcmp(name, machines[i]) == 0) {
-            return err_set(e, -EINVAL, "--%s: a snapshot brings its own machine", name);
+            return err_set(e, -EINVAL, "--%s: a %s brings its own machine", name,
+                           o->snapshot != NULL ? "snapshot" : "VM that comes");
         }
     }
     switch (option) {
@@ -263,7 +268,7 @@ static int parse_one(struct run_options *o, int option, char *arg, unsigned *ser
         return o->snapshot != NULL ? 0 : err_set(e, -EINVAL, "--ephemeral is for sosia restore; "
                                                  "here it is -d FILE,ephemeral");
     case 'n':
-        if (o->snapshot != NULL && !o->nets_given) {
+        if (ready_made && !o->nets_given) {
             o->nets_given = true;
             o->config.net_count = 0;
         }
@@ -285,6 +290,8 @@ static int parse_one(struct run_options *o, int option, char *arg, unsigned *ser
         return options_vsock(o, arg, e);
     case OPT_CONSOLE:
         return parse_console(o, arg, e);
+    case OPT_INCOMING:
+        return o->incoming != NULL ? 0 : err_set(e, -EINVAL, "--incoming is for sosia run, once");
     case OPT_DISPLAY:
         return options_display(o, arg, e);
     case OPT_SERIAL:
@@ -316,7 +323,19 @@ static int parse_one(struct run_options *o, int option, char *arg, unsigned *ser
     }
 }
 
-/* The snapshot's configuration to begin with, in our own lists. */
+/* A configuration that is there, in our own lists. */
+static void begin_with(struct run_options *o)
+{
+    struct sosia_config *c = &o->config;
+    memcpy(o->net, c->nets, c->net_count * sizeof o->net[0]);
+    memcpy(o->console, c->consoles, c->console_count * sizeof o->console[0]);
+    o->stdio_port = -1;
+    for (int i = 0; i < SOSIA_SERIAL_PORTS && o->stdio_port < 0; i++) {
+        o->stdio_port = c->serial[i].kind == SOSIA_SERIAL_CALLBACK ? i : -1;
+    }
+}
+
+/* The snapshot's configuration to begin with. */
 static int begin_restore(struct run_options *o, const char *path, struct err *e)
 {
     char error[SOSIA_ERROR_BYTES];
@@ -326,12 +345,41 @@ static int begin_restore(struct run_options *o, const char *path, struct err *e)
         return err_set(e, r, "%s", error);
     }
     sosia_snapshot_config(o->snapshot, c);
-    memcpy(o->net, c->nets, c->net_count * sizeof o->net[0]);
-    memcpy(o->console, c->consoles, c->console_count * sizeof o->console[0]);
-    o->stdio_port = -1;
-    for (int i = 0; i < SOSIA_SERIAL_PORTS && o->stdio_port < 0; i++) {
-        o->stdio_port = c->serial[i].kind == SOSIA_SERIAL_CALLBACK ? i : -1;
+    begin_with(o);
+    return 0;
+}
+
+static void say_listening(const char *where)
+{
+    fprintf(stderr, "sosia: a VM may come to %s\n", where);
+}
+
+/* The value of --incoming, wherever it is; NULL: not given. */
+static const char *find_incoming(int argc, char **argv)
+{
+    static const char name[] = "--incoming";
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], name) == 0) {
+            return i + 1 < argc ? argv[i + 1] : NULL;
+        }
+        if (strncmp(argv[i], "--incoming=", sizeof name) == 0) {
+            return argv[i] + sizeof name;
+        }
     }
+    return NULL;
+}
+
+/* The same of a VM that comes: this waits for it. */
+static int begin_incoming(struct run_options *o, const char *address, struct err *e)
+{
+    char error[SOSIA_ERROR_BYTES];
+    int r = sosia_incoming_open(&o->incoming, address, say_listening, error);
+    if (r < 0) {
+        return err_set(e, r, "--incoming: %s", error);
+    }
+    sosia_incoming_config(o->incoming, &o->config);
+    memcpy(o->disk, o->config.disks, o->config.disk_count * sizeof o->disk[0]);
+    begin_with(o);
     return 0;
 }
 
@@ -361,6 +409,13 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
         }
         argc--;
         argv++;
+    }
+    const char *incoming = strcmp(argv[0], "run") == 0 ? find_incoming(argc, argv) : NULL;
+    if (incoming != NULL) {
+        int r = begin_incoming(o, incoming, e);
+        if (r < 0) {
+            return r;
+        }
     }
     o->config.disks = o->disk;
     o->config.nets = o->net;
@@ -393,6 +448,11 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
     if (o->snapshot != NULL) {
         return optind < argc ? err_set(e, -EINVAL, "restore: one snapshot, not '%s' too",
                                        argv[optind])
+                             : 0;
+    }
+    if (o->incoming != NULL) {
+        return optind < argc ? err_set(e, -EINVAL, "--incoming: the VM that comes brings its own "
+                                                   "machine, not '%s' too", argv[optind])
                              : 0;
     }
     if (strcmp(argv[0], "restore") == 0) {

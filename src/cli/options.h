@@ -24,6 +24,7 @@ struct run_options {
     struct sosia_snapshot *snapshot; /* what is restored; or NULL: the VM boots */
     const char *snapshot_path;
     bool ephemeral;                  /* restore: what it writes to disks is lost at the end */
+    struct sosia_incoming *incoming; /* whose VM is received; or NULL */
     bool nets_given;                 /* restore: in place of the snapshot's */
     int stdio_port;             /* the serial port on the terminal, -1: none */
     int verbose;

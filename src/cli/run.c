@@ -36,6 +36,7 @@ struct run {
     struct output output;
     int event_fd; /* the VM ended, or the output failed */
     int signal_fd;
+    sigset_t signals; /* blocked before we looked at them */
     bool input_open;
     int signal; /* that ended us, 0: none */
 };
@@ -259,6 +260,30 @@ static int live(struct run *r)
     return status;
 }
 
+/* Also to the source of a VM that was to come. */
+static int fail_vm(struct run *r, const char *text)
+{
+    sosia_incoming_close(r->options.incoming, text);
+    r->options.incoming = NULL;
+    return fail(text);
+}
+
+/* Signals end us as any program: until the VM is here there is nothing to do about it first. */
+static int receive(struct run *r, char *error)
+{
+    sigset_t blocked;
+    bool paused = false;
+    pthread_sigmask(SIG_SETMASK, &r->signals, &blocked);
+    int result = sosia_vm_receive(r->vm, r->options.incoming, &paused, error);
+    pthread_sigmask(SIG_SETMASK, &blocked, NULL);
+    if (result == 0) {
+        r->options.paused |= paused;
+        sosia_incoming_close(r->options.incoming, NULL);
+        r->options.incoming = NULL;
+    }
+    return result;
+}
+
 static int run_vm(struct run *r)
 {
     char error[SOSIA_ERROR_BYTES];
@@ -267,7 +292,7 @@ static int run_vm(struct run *r)
     r->options.config.debug_output = on_debug;
     r->options.config.ended = on_end;
     if (sosia_vm_new(&r->vm, &r->options.config, error) < 0) {
-        return fail(error);
+        return fail_vm(r, error);
     }
     const struct run_options *o = &r->options;
     if (o->snapshot != NULL && sosia_vm_restore(r->vm, o->snapshot, error) < 0) {
@@ -277,12 +302,12 @@ static int run_vm(struct run *r)
     if ((o->name != NULL || o->api != NULL) &&
         sosia_api_new(&r->api, r->vm, o->name, o->api, error) < 0) {
         sosia_vm_free(r->vm);
-        return fail(error);
+        return fail_vm(r, error);
     }
     if (o->gdb != NULL && sosia_gdb_new(&r->gdb, r->vm, o->gdb, error) < 0) {
         sosia_api_free(r->api);
         sosia_vm_free(r->vm);
-        return fail(error);
+        return fail_vm(r, error);
     }
     if (o->gdb != NULL) {
         fprintf(stderr, "sosia: gdb: target remote %s\n", sosia_gdb_where(r->gdb));
@@ -291,6 +316,10 @@ static int run_vm(struct run *r)
     say_display(r);
     int status = 1;
     r->started = r->hooks == NULL || r->hooks->go(r->hooks->ctx);
+    if (o->incoming != NULL && receive(r, error) < 0) {
+        r->started = false;
+        fail_vm(r, error);
+    }
     if (r->started) {
         status = live(r);
     }
@@ -308,6 +337,7 @@ static int run_with_output(struct run *r, bool *done)
     sigset_t old;
     r->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     r->signal_fd = open_signals(&old);
+    r->signals = old;
     if (r->event_fd < 0 || r->signal_fd < 0) {
         return fail(strerror(errno));
     }
@@ -349,7 +379,7 @@ int run_hooked(int argc, char **argv, const struct run_hooks *hooks)
     bool done = true; /* else the output thread outlives us, stuck in a write, and needs r */
     int status = 0;
     if (parse(r, argc, argv, &e) < 0) {
-        status = fail(e.msg);
+        status = fail_vm(r, e.msg);
     } else if (r->options.help) {
         run_help();
     } else {

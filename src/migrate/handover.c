@@ -81,6 +81,21 @@ static enum owner find_owner(struct migration *g, int said)
     return r == 0 ? OWNER_SOURCE : r == -ENOENT ? OWNER_TARGET : OWNER_UNKNOWN;
 }
 
+/* It may have been given another disc, or a snapshot may have put overlays in place of its disks:
+ * then the target's machine is another one. */
+static int check_unchanged(struct migration *g, struct err *e)
+{
+    int r = machine_check_disks(g->machine, e);
+    if (r < 0) {
+        return r;
+    }
+    char *now = snapshot_config_text(g->machine, NULL);
+    r = strcmp(now, g->config) == 0 ? 0
+                                    : err_set(e, -EBUSY, "the machine was changed meanwhile");
+    free(now);
+    return r;
+}
+
 /* In machine_still. */
 static int stand_still(struct machine *m, void *ctx, struct err *e)
 {
@@ -88,7 +103,10 @@ static int stand_still(struct machine *m, void *ctx, struct err *e)
     struct wire_go go = { .paused = machine_paused(m) };
     struct received answer;
     uint64_t since = migrate_now_ns();
-    int r = send_rest(g, e);
+    int r = check_unchanged(g, e);
+    if (r == 0) {
+        r = send_rest(g, e);
+    }
     if (r == 0) {
         r = machine_yield_disks(m, e);
     }

@@ -171,8 +171,8 @@ static const char *shared_file(const struct machine *m)
     return NULL;
 }
 
-/* The machine in words, and the ticket. *shared: its storage is the disks'. free() the text. */
-static int describe(struct migration *g, char **text, bool *shared, struct err *e)
+/* The machine in words, and the ticket. *shared: its storage is the disks'. */
+static int describe(struct migration *g, bool *shared, struct err *e)
 {
     struct machine *m = g->machine;
     bus_lock(m->bus);
@@ -180,14 +180,14 @@ static int describe(struct migration *g, char **text, bool *shared, struct err *
     if (r == 0) {
         const char *beside = shared_file(m);
         *shared = beside != NULL;
-        *text = snapshot_config_text(m, NULL);
+        g->config = snapshot_config_text(m, NULL);
         r = ticket_make(&g->ticket, beside, e);
     }
     bus_unlock(m->bus);
     return r;
 }
 
-static int greet(struct migration *g, const char *text, bool shared, struct err *e)
+static int greet(struct migration *g, bool shared, struct err *e)
 {
     struct received answer;
     struct wire_hello hello = {
@@ -195,8 +195,8 @@ static int greet(struct migration *g, const char *text, bool shared, struct err 
         .rom_pages = g->rom_pages,
         .streams = g->parameters.streams,
         .ticket = g->ticket,
-        .config = text,
-        .config_len = (uint32_t)strlen(text),
+        .config = g->config,
+        .config_len = (uint32_t)strlen(g->config),
     };
     memcpy(hello.id, g->id, sizeof hello.id);
     int r = wire_send_hello(g->stream[0].channel, &hello, e);
@@ -216,7 +216,6 @@ static int greet(struct migration *g, const char *text, bool shared, struct err 
 static int set_up(struct migration *g, struct err *e)
 {
     struct machine *m = g->machine;
-    char *text = NULL;
     bool shared = false;
     g->ram_pages = gmem_ram_size(m->mem) >> GMEM_PAGE_BITS;
     g->rom_pages = gmem_rom_pages(m->mem);
@@ -227,12 +226,12 @@ static int set_up(struct migration *g, struct err *e)
     if (getrandom(g->id, sizeof g->id, 0) != (ssize_t)sizeof g->id) {
         return err_set(e, -EIO, "the host has no random numbers");
     }
-    int r = describe(g, &text, &shared, e);
+    int r = describe(g, &shared, e);
     if (r == 0) {
         r = connect_stream(g, 0, e);
     }
     if (r == 0) {
-        r = greet(g, text, shared, e);
+        r = greet(g, shared, e);
     }
     for (unsigned i = 1; i < g->parameters.streams && r == 0; i++) {
         r = connect_stream(g, i, e);
@@ -240,7 +239,6 @@ static int set_up(struct migration *g, struct err *e)
             r = wire_send_stream(g->stream[i].channel, g->id, i, e);
         }
     }
-    free(text);
     pthread_mutex_lock(&g->lock);
     g->stats.setup_ns = migrate_now_ns() - g->start_ns;
     pthread_mutex_unlock(&g->lock);
@@ -373,6 +371,7 @@ void migrate_free(struct migration *g)
     pthread_cond_destroy(&g->changed);
     pthread_mutex_destroy(&g->lock);
     free(g->address);
+    free(g->config);
     free(g->bits);
     free(g->rom);
     free(g);

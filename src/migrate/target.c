@@ -276,6 +276,13 @@ static int load(struct incoming *in, const struct wire_load *l, struct err *e)
     return r;
 }
 
+/* Nobody has ended it here meanwhile. */
+static int check_alive(struct incoming *in, struct err *e)
+{
+    struct machine_end end;
+    return machine_get_end(in->machine, &end) < 0 ? 0 : err_set(e, -ESHUTDOWN, "%s", end.text);
+}
+
 /* Up to the last byte that the VM needs. */
 static int take_all(struct incoming *in, struct err *e)
 {
@@ -284,6 +291,7 @@ static int take_all(struct incoming *in, struct err *e)
     int r;
     do {
         r = channel_receive(in->channel, &m, e);
+        r = r < 0 ? r : check_alive(in, e);
         if (r < 0) {
             break;
         }
@@ -335,6 +343,9 @@ static int take_over(struct incoming *in, bool *paused, struct err *e)
     if (r == 0) {
         r = take_disks(in, &go, e);
     }
+    if (r == 0) {
+        r = check_alive(in, e);
+    }
     if (r == 0 && in->hello.ticket.path[0] != '\0') {
         r = ticket_take(&in->hello.ticket);
         if (r < 0) {
@@ -383,9 +394,6 @@ int incoming_receive(struct incoming *in, struct machine *m, bool *paused, struc
     }
     if (r == 0) {
         r = take_over(in, paused, e);
-    }
-    if (r < 0) {
-        incoming_refuse(in, e->msg);
     }
     return r;
 }
