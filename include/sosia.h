@@ -346,8 +346,8 @@ struct sosia_migrate_result {
 
 void sosia_migrate_options_init(struct sosia_migrate_options *options);
 /* To the process that listens at address, unix:PATH or tcp:HOST:PORT, while the guest runs on. When
- * it has moved, this VM stands and can only be freed; on failure it goes on. options, result: may be
- * NULL. */
+ * it has moved, this VM stands and can only be freed; on failure it goes on. options, result: may
+ * be NULL. */
 int sosia_vm_migrate(struct sosia_vm *vm, const char *address,
                      const struct sosia_migrate_options *options,
                      struct sosia_migrate_result *result, char *error);

@@ -109,10 +109,10 @@ static int execute(struct qmp *q, const char *name, struct api_call *c)
         return api_refuse(c, -ENOENT, API_COMMAND_NOT_FOUND, "The command %s has not been found",
                           name);
     }
-    if (machine_elsewhere(q->machine) && !harms_nobody(name)) {
+    int r = api_check_args(command->params, c->args, &c->e);
+    if (r == 0 && !harms_nobody(name) && machine_elsewhere(q->machine)) {
         return api_refuse(c, -EBUSY, API_GENERIC_ERROR, "The VM is not here");
     }
-    int r = api_check_args(command->params, c->args, &c->e);
     return r == 0 ? command->fn(c) : r;
 }
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 -- little- and big-endian loads and stores, any alignment; zeroes */
+/* SPDX-License-Identifier: Apache-2.0 -- little- and big-endian bytes, any alignment; zeroes */
 #ifndef SOSIA_BASE_BYTES_H
 #define SOSIA_BASE_BYTES_H
 

@@ -60,7 +60,7 @@ void run_help(void)
         "                                   a virtio console, then named ports of it\n"
         "      --name NAME                  what `sosia ls`, stop, info... know it by\n"
         "      --api PATH                   a control socket there (QEMU Machine Protocol)\n"
-        "      --incoming ADDRESS           receive a VM from sosia migrate: unix:PATH, tcp:HOST:PORT\n"
+        "      --incoming ADDRESS           receive a VM: unix:PATH or tcp:HOST:PORT\n"
         "      --ephemeral                  restore: what is written to disks is lost at the end\n"
         "      --no-reboot                  a guest reset or triple fault ends the VM, status 2\n"
         "      --gdb ADDR                   for gdb: target remote PORT, HOST:PORT or PATH\n"

@@ -162,7 +162,8 @@ void machine_barrier(struct machine *m);
 void machine_look(struct machine *m, void (*fn)(struct machine *m, void *ctx), void *ctx);
 
 /* Run fn while the machine stands still, its time included, and the machine lock is held; what ran
- * goes on afterwards, unless the VM has left. No reset is half done. Returns what fn does; -ESHUTDOWN: it has ended. */
+ * goes on afterwards, unless the VM has left. No reset is half done. Returns what fn does;
+ * -ESHUTDOWN: it has ended. */
 MUST_CHECK int machine_still(struct machine *m,
                              int (*fn)(struct machine *m, void *ctx, struct err *e), void *ctx,
                              struct err *e);

@@ -286,12 +286,10 @@ void gmem_mark_views(struct gmem *m, const struct iovec *iov, unsigned count)
 void gmem_track(struct gmem *m, enum gmem_page_flag client, gpa_t gpa, uint64_t len, bool on)
 {
     _Atomic uint8_t *flags = gmem_page_flags(m);
-    gpa_t end;
-    if (ckd_add(&end, gpa, len)) {
-        end = UINT64_MAX;
-    }
-    if (end > GMEM_GPA_END) {
-        end = GMEM_GPA_END;
+    uint64_t above_4g = gmem_ram_size(m) - gmem_ram_below_4g(m);
+    gpa_t ram_end = above_4g != 0 ? GIB(4) + above_4g : gmem_ram_below_4g(m), end;
+    if (ckd_add(&end, gpa, len) || end > ram_end) {
+        end = ram_end;
     }
     for (gpa = align_down(gpa, GMEM_PAGE_SIZE); gpa < end; gpa += GMEM_PAGE_SIZE) {
         uint64_t page = gmem_ram_page(m, gpa);

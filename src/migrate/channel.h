@@ -20,6 +20,8 @@ enum message {
     MESSAGE_READY,     /* target: it has been made */
     MESSAGE_PAGES,     /* source: memory */
     MESSAGE_PACKED,    /* the same, compressed */
+    MESSAGE_SYNC,      /* source: answer when all before this is in memory */
+    MESSAGE_SYNCED,    /* target: it is */
     MESSAGE_STATE,     /* source: the next bytes of the state stream */
     MESSAGE_LOAD,      /* source: that was all; load it */
     MESSAGE_LOADED,    /* target: everything is here */

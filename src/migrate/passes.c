@@ -52,6 +52,15 @@ static int send_stripe(struct stream *s, uint64_t first, struct err *e)
     return r;
 }
 
+/* What lies in buffers on the way would have to arrive in the pause, and makes the link look faster
+ * than it is. */
+static int sync_stream(struct channel *c, struct err *e)
+{
+    struct received answer;
+    int r = channel_send(c, MESSAGE_SYNC, NULL, 0, e);
+    return r < 0 ? r : channel_expect(c, MESSAGE_SYNCED, &answer, e);
+}
+
 /* A stream's share of the pages that are to be sent. */
 static int send_share(struct stream *s, struct err *e)
 {
@@ -63,7 +72,8 @@ static int send_share(struct stream *s, struct err *e)
         r = g->paced ? pace(g, e) : 0;
         r = r < 0 ? r : send_stripe(s, n, e);
     }
-    return r < 0 ? r : pages_flush(&s->pages, e);
+    r = r < 0 ? r : pages_flush(&s->pages, e);
+    return r < 0 || !g->paced ? r : sync_stream(s->channel, e);
 }
 
 static void *share_main(void *arg)
@@ -96,7 +106,7 @@ static int send_marked(struct migration *g, struct err *e)
     return r;
 }
 
-/* -- Pages behind RAM: copies of ROMs and the screen's memory ----------------------------------- */
+/* -- Pages behind RAM: copies of ROMs and the screen's memory ---------------------------------- */
 
 /* Devices write these by pointer, and nobody keeps book. They are few: they are compared with what
  * was sent of them. */

@@ -127,6 +127,21 @@ static uint64_t page_count(const struct incoming *in)
     return in->hello.ram_pages + in->hello.rom_pages;
 }
 
+/* What may come on any connection. */
+static int take_memory(struct incoming *in, struct channel *c, const struct received *m,
+                       uint8_t *unpacked, struct err *e)
+{
+    switch (m->type) {
+    case MESSAGE_PAGES:
+    case MESSAGE_PACKED:
+        return pages_take(in->machine->mem, page_count(in), m, unpacked, e);
+    case MESSAGE_SYNC:
+        return channel_send(c, MESSAGE_SYNCED, NULL, 0, e);
+    default:
+        return err_set(e, -EPROTO, "message %u while memory is received", m->type);
+    }
+}
+
 static int drain(struct further *f, struct err *e)
 {
     struct incoming *in = f->in;
@@ -135,10 +150,8 @@ static int drain(struct further *f, struct err *e)
     uint8_t *unpacked = xzalloc(CHANNEL_PAYLOAD_MAX);
     do {
         r = channel_receive(f->channel, &m, e);
-        if (r == 0 && (m.type == MESSAGE_PAGES || m.type == MESSAGE_PACKED)) {
-            r = pages_take(in->machine->mem, page_count(in), &m, unpacked, e);
-        } else if (r == 0 && m.type != MESSAGE_DRAINED) {
-            r = err_set(e, -EPROTO, "message %u on a connection for memory", m.type);
+        if (r == 0 && m.type != MESSAGE_DRAINED) {
+            r = take_memory(in, f->channel, &m, unpacked, e);
         }
     } while (r == 0 && m.type != MESSAGE_DRAINED);
     free(unpacked);
@@ -296,10 +309,6 @@ static int take_all(struct incoming *in, struct err *e)
             break;
         }
         switch (m.type) {
-        case MESSAGE_PAGES:
-        case MESSAGE_PACKED:
-            r = pages_take(in->machine->mem, page_count(in), &m, in->unpacked, e);
-            break;
         case MESSAGE_STATE:
             r = add_state(in, &m, e);
             break;
@@ -307,7 +316,7 @@ static int take_all(struct incoming *in, struct err *e)
             r = wire_take_load(&l, &m, e);
             break;
         default:
-            r = err_set(e, -EPROTO, "message %u while the VM is received", m.type);
+            r = take_memory(in, in->channel, &m, in->unpacked, e);
         }
     } while (r == 0 && m.type != MESSAGE_LOAD);
     return r < 0 ? r : load(in, &l, e);

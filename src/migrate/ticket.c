@@ -59,7 +59,8 @@ bool ticket_reachable(const struct ticket *t)
     char parent[TICKET_PATH_MAX];
     snprintf(parent, sizeof parent, "%s", t->path);
     char *slash = strrchr(parent, '/');
-    if (slash == NULL || !is_ticket_name(t->path) || lstat(t->path, &file) < 0 || !S_ISREG(file.st_mode) || file.st_size != 0) {
+    if (!is_ticket_name(t->path) || lstat(t->path, &file) < 0 || !S_ISREG(file.st_mode) ||
+        file.st_size != 0) {
         return false;
     }
     slash[slash == parent] = '\0';

@@ -100,7 +100,8 @@ def main():
                                                         kernel]),
             ("two kernels", "only one", ["run", kernel, kernel]),
             ("unknown command", "dance", ["dance"]),
-            ("migrate command", "not built yet", ["migrate", zeros]),
+            ("migrate without an address", "the name of a VM", ["migrate", zeros]),
+            ("migrate to nowhere", "nobody", ["migrate", "nobody", "tcp:x"]),
             ("clone without a number", "how many", ["clone", zeros]),
             ("clone of no snapshot", "not a snapshot", ["clone", zeros, "-n", "2"]),
         ]

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Stock Debian that checks its memory and its disk moves between processes while it works."""
+import os
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
+import guest as g
+import moving
+
+MOVES = 10
+
+
+def back_and_forth(tap, v):
+    for i in range(MOVES):
+        options = ["--streams", "3"] if i % 3 == 1 else []
+        t, address = v.listen(address="tcp:127.0.0.1:0" if i % 2 else None)
+        status, said = v.migrate(address or "", *options)
+        print("#", said, flush=True)
+        if not tap.ok(status == 0, f"move {i + 1}", said, t.all):
+            t.end()
+            return False
+        v.moved(t, said)
+        if not tap.ok(v.goes_on(2), f"move {i + 1}: memory and disk are what they were",
+                      v.terminal.all):
+            return False
+    return True
+
+
+def refusals(tap, v):
+    t, address = v.listen("-m", "1G")
+    status, said = v.migrate(address)
+    tap.ok(status == 1 and "brings its own machine" in said and t.wait(30) == 1 and v.goes_on(),
+           "a target with a machine of its own: the source says so and goes on", said, t.all)
+    t.end()
+    status, said = v.migrate("unix:" + v.path("nobody"))
+    tap.ok(status == 1 and "No such file" in said and v.goes_on(), "no target", said)
+    t, address = v.listen()
+    os.mkdir(v.path("elsewhere"))
+    os.rename(v.path("disk"), v.path("elsewhere/disk"))
+    status, said = v.migrate(address)
+    os.rename(v.path("elsewhere/disk"), v.path("disk"))
+    tap.ok(status == 1 and "disk: No such file" in said and v.goes_on(),
+           "a target without the disk", said, t.all)
+    t.end()
+
+
+def links(tap, v):
+    """The link is cut at some places; at the latest ones the target has the VM."""
+    moved = stayed = 0
+    for limit in (100, 1 << 20, 20 << 20):
+        t, address = v.listen()
+        wire = moving.Wire(v.path(f"wire{limit}"), v.path(f"m{v.hop + 1}"))
+        wire.limit = limit
+        status, said = v.migrate(wire.address)
+        wire.cut()
+        tap.ok(status == 1 and t.wait(30) == 1 and v.goes_on(),
+               f"the link is cut after {limit} bytes: it goes on at the source", said, t.all)
+        t.end()
+    t, address = v.listen()
+    begin = time.monotonic()
+    os.kill(t.pid, 19)
+    os.kill(t.pid, 9)
+    status, said = v.migrate(address)
+    tap.ok(status == 1 and time.monotonic() - begin < 25 * g.PATIENCE and v.goes_on(),
+           "the target is killed: it goes on at the source", said)
+    t.end()
+    return moved, stayed
+
+
+def main():
+    g.need_guests("cloud", "busybox")
+    tap = g.Tap()
+    with tempfile.TemporaryDirectory() as work:
+        v = moving.Moving(work)
+        if tap.ok(v.goes_on(3), "the guest works", v.terminal.all):
+            refusals(tap, v)
+            links(tap, v)
+            if back_and_forth(tap, v):
+                left = sorted(f for f in os.listdir(work) if ".migrate-" in f)
+                tap.ok(not left, "no ticket is left", left)
+            print(f"# the guest stood still for {sorted(v.times)} ms")
+        v.end()
+    tap.end()
+
+
+main()
