@@ -22,8 +22,11 @@ static const char magic[8] = "SOSIASN\x1a";
 static const struct {
     uint32_t at, offset;
 } numbers[] = {
-#define N(at, m) { at, offsetof(struct snapfile_header, m) }
-    N(48, wall_ns),  N(56, pages),    N(64, ram_pages), N(72, rom_pages),  N(80, stored),
+#define N(at, m)                                                                                   \
+    {                                                                                              \
+        at, offsetof(struct snapfile_header, m)                                                    \
+    }
+    N(48, wall_ns),   N(56, pages),    N(64, ram_pages), N(72, rom_pages), N(80, stored),
     N(88, memory_at), N(96, table_at), N(104, slabs_at), N(112, state_at), N(120, state_len),
 #undef N
 };

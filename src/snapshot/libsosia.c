@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -91,28 +92,53 @@ void sosia_snapshot_config(struct sosia_snapshot *s, struct sosia_config *config
     *config = *c;
 }
 
-/* PREFIX.disk0.qcow2, or the next PREFIX.disk0.N.qcow2 that is free. */
-static int make_overlay(struct snapshot *s, unsigned n, const char *prefix, struct err *e)
+/* PREFIX.disk0.qcow2, or the next PREFIX.disk0.N.qcow2 that is free; free() it, NULL: none is. The
+ * image gets that name when it is whole. */
+static char *name_overlay(const char *part, unsigned n, const char *prefix, struct err *e)
 {
-    struct sosia_disk *d = vmconfig_disk(s->config, n);
     for (unsigned k = 1; k < NAMES_MAX; k++) {
         char *path = k == 1 ? xasprintf("%s.disk%u.qcow2", prefix, n)
                             : xasprintf("%s.disk%u.%u.qcow2", prefix, n, k);
-        const struct block_create c = {
-            .path = path, .format = "qcow2", .parent = d->path, .parent_format = d->format
-        };
-        int r = access(path, F_OK) == 0 ? -EEXIST : block_create(&c, e);
-        if (r == 0) {
-            d->path = vmconfig_keep(s->config, path);
-            d->format = "qcow2";
-            s->kept[n] = true;
+        if (link(part, path) == 0) {
+            return path;
         }
+        int error = errno;
         free(path);
-        if (r != -EEXIST) {
-            return r == 0 && d->path == NULL ? err_set(e, -E2BIG, "too many disks") : r;
+        if (error != EEXIST) {
+            err_set(e, -error, "%s.disk%u: %s", prefix, n, strerror(error));
+            return NULL;
         }
     }
-    return err_set(e, -EEXIST, "%s.disk%u: too many files of that name", prefix, n);
+    err_set(e, -EEXIST, "%s.disk%u: too many files of that name", prefix, n);
+    return NULL;
+}
+
+static int make_overlay(struct snapshot *s, unsigned n, const char *prefix, struct err *e)
+{
+    struct sosia_disk *d = vmconfig_disk(s->config, n);
+    char *part = xasprintf("%s.disk%u.%d.part", prefix, n, (int)getpid());
+    const struct block_create c = {
+        .path = part, .format = "qcow2", .parent = d->path, .parent_format = d->format
+    };
+    unlink(part); /* of one that was killed, and had our number */
+    int r = block_create(&c, e);
+    char *path = r == 0 ? name_overlay(part, n, prefix, e) : NULL;
+    unlink(part);
+    free(part);
+    if (path == NULL) {
+        return r < 0 ? r : -EIO;
+    }
+    const char *kept = vmconfig_keep(s->config, path);
+    if (kept == NULL) {
+        unlink(path);
+        r = err_set(e, -E2BIG, "too many disks");
+    } else {
+        d->path = kept;
+        d->format = "qcow2";
+        s->kept[n] = true;
+    }
+    free(path);
+    return r;
 }
 
 int sosia_snapshot_keep_disks(struct sosia_snapshot *s, const char *prefix, char *error)

@@ -2,11 +2,11 @@
  *
  * A family of snapshots is merged and pruned in every way: each of them shows the same bytes before
  * and after, to the page, or is one that was removed. What cannot be done is refused with nothing
- * changed.
+ * changed; what fails or is killed half way can be done again.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/stat.h>
+#include "support/faults.h"
+
+#include <sys/wait.h>
 
 #include "base/alloc.h"
 #include "machine/machine.h"
@@ -14,8 +14,6 @@
 #include "snapshot/merge.h"
 #include "snapshot/pack.h"
 #include "snapshot/snaptest.h"
-
-#define PAGES (16u << 8) /* of vmtest_config's memory */
 
 /* c0 <- c1 <- c2 <- c3, and d2 on c1. */
 static const struct {
@@ -33,9 +31,9 @@ static bool gone[FAMILY];
 static void write_some(struct vmtest *t, uint64_t *seed)
 {
     uint8_t *ram = gmem_ram_host(sosia_vm_machine(t->vm)->mem);
-    for (unsigned i = 0; i < 60; i++) {
-        uint64_t n = 512 + test_random(seed) % (PAGES - 512); /* above the guest's own */
-        for (unsigned k = 0; k < 1 + test_random(seed) % 40 && n < PAGES; k++, n++) {
+    for (unsigned i = 0; i < 20; i++) {
+        uint64_t n = 300 + test_random(seed) % (SNAPTEST_PAGES - 300); /* above the guest's own */
+        for (unsigned k = 0; k < 1 + test_random(seed) % 40 && n < SNAPTEST_PAGES; k++, n++) {
             uint8_t *page = ram + n * SNAPFILE_PAGE;
             memset(page, 0, SNAPFILE_PAGE);
             for (unsigned b = 0; b < SNAPFILE_PAGE && i % 4 != 0; b += 64) {
@@ -64,8 +62,9 @@ static int make_family(void **state)
         write_some(&t, &seed);
         snaptest_save(&t, snaptest_path(family[i].name), &o, NULL);
         free(shown[i]);
-        shown[i] = malloc((size_t)PAGES * SNAPFILE_PAGE);
-        memcpy(shown[i], gmem_ram_host(sosia_vm_machine(t.vm)->mem), (size_t)PAGES * SNAPFILE_PAGE);
+        shown[i] = malloc((size_t)SNAPTEST_PAGES * SNAPFILE_PAGE);
+        memcpy(shown[i], gmem_ram_host(sosia_vm_machine(t.vm)->mem),
+               (size_t)SNAPTEST_PAGES * SNAPFILE_PAGE);
     }
     sosia_vm_free(t.vm);
     return r;
@@ -90,7 +89,7 @@ static void shows(unsigned i)
     if (chain_open(&c, snaptest_path(family[i].name), &e) < 0 || chain_load_tables(c, &e) < 0) {
         fail_msg("%s", e.msg);
     }
-    for (uint64_t n = 0; n < PAGES; n++) {
+    for (uint64_t n = 0; n < SNAPTEST_PAGES; n++) {
         unsigned layer;
         bool empty = chain_find(c, n, &layer)->kind == SNAPFILE_ZERO;
         if (!empty && chain_page(c, n, page, &e) < 0) {
@@ -101,19 +100,31 @@ static void shows(unsigned i)
     chain_close(c);
 }
 
-static void all_as_before(void)
+static bool is_there(const char *name) { return access(snaptest_path(name), F_OK) == 0; }
+
+static void no_parts(void)
 {
-    struct stat st;
     for (unsigned i = 0; i < FAMILY; i++) {
-        char *part = xasprintf("%s.part", snaptest_path(family[i].name));
-        assert_int_equal(stat(part, &st), -1);
+        char *part = xasprintf("%s.part", family[i].name);
+        assert_false(is_there(part));
         free(part);
-        if (gone[i]) {
-            assert_int_equal(stat(snaptest_path(family[i].name), &st), -1);
-        } else {
+    }
+}
+
+static void all_show(void)
+{
+    for (unsigned i = 0; i < FAMILY; i++) {
+        assert_int_equal(is_there(family[i].name), !gone[i]);
+        if (!gone[i]) {
             shows(i);
         }
     }
+}
+
+static void all_as_before(void)
+{
+    no_parts();
+    all_show();
 }
 
 static void merge(const char *name, const char *onto)
@@ -251,6 +262,101 @@ static void test_refusals(void **state)
     all_as_before();
 }
 
+/* -- Faults ------------------------------------------------------------------------------------ */
+
+#define CHANGES (FAULT_OP_WRITE | FAULT_OP_SYNC | FAULT_OP_NAME)
+
+/* c1 goes: c2 and d2, which rest on it, are written anew, on c0. */
+static int prune_c1(struct err *e)
+{
+    int r = try_prune("c1", e);
+    gone[1] = !is_there("c1");
+    return r;
+}
+
+static void start_anew(void)
+{
+    snaptest_tear_down(NULL);
+    assert_int_equal(make_family(NULL), 0);
+}
+
+/* The n-th operation fails: true, when there was one. */
+static bool prune_with(enum fault kind, unsigned ops, unsigned n)
+{
+    struct err e = { "" };
+    faults_arm(snaptest_dir, kind, ops, n);
+    int r = prune_c1(&e);
+    unsigned count = faults_disarm();
+    assert_true(r == 0 || (e.msg[0] != '\0' && kind != FAULT_SHORT));
+    all_show();
+    if (kind != FAULT_EIO) { /* which the removal of a part may have met */
+        no_parts();
+    }
+    if (!gone[1] && prune_c1(&e) < 0) {
+        fail_msg("%s", e.msg);
+    }
+    all_show();
+    start_anew();
+    return n <= count;
+}
+
+static void prune_with_each(enum fault kind)
+{
+    unsigned n = 1;
+    while (prune_with(kind, CHANGES, n)) {
+        n++;
+    }
+    print_message("%u operations\n", n - 1);
+    assert_true(n > 20);
+    for (n = 1; prune_with(kind, FAULT_OP_READ, n); n += 1 + n / 2) { /* one for each page */
+    }
+}
+
+static void test_prune_full(void **state)
+{
+    (void)state;
+    prune_with_each(FAULT_FULL);
+}
+static void test_prune_eio(void **state)
+{
+    (void)state;
+    prune_with_each(FAULT_EIO);
+}
+static void test_prune_short(void **state)
+{
+    (void)state;
+    prune_with_each(FAULT_SHORT);
+}
+
+static void test_prune_killed(void **state)
+{
+    (void)state;
+    struct err e = { "" };
+    for (unsigned n = 1;; n++) {
+        int status;
+        pid_t pid = fork();
+        if (pid == 0) {
+            faults_arm(snaptest_dir, FAULT_KILL, CHANGES, n);
+            _exit(prune_c1(&e) == 0 ? 0 : 1);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        faults_disarm();
+        gone[1] = !is_there("c1");
+        all_show();
+        if (WIFEXITED(status)) {
+            assert_int_equal(WEXITSTATUS(status), 0);
+            break;
+        }
+        if (!gone[1] && prune_c1(&e) < 0) {
+            fail_msg("%s", e.msg);
+        }
+        all_show();
+        start_anew();
+    }
+}
+
+/* -- Lists ------------------------------------------------------------------------------------- */
+
 struct seen {
     unsigned count, problems;
     char names[256];
@@ -293,6 +399,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_merge, make_family, snaptest_tear_down),
         cmocka_unit_test_setup_teardown(test_prune, make_family, snaptest_tear_down),
         cmocka_unit_test_setup_teardown(test_refusals, make_family, snaptest_tear_down),
+        cmocka_unit_test_setup_teardown(test_prune_full, make_family, snaptest_tear_down),
+        cmocka_unit_test_setup_teardown(test_prune_eio, make_family, snaptest_tear_down),
+        cmocka_unit_test_setup_teardown(test_prune_short, make_family, snaptest_tear_down),
+        cmocka_unit_test_setup_teardown(test_prune_killed, make_family, snaptest_tear_down),
         cmocka_unit_test_setup_teardown(test_list, make_family, snaptest_tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
