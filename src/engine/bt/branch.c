@@ -11,7 +11,7 @@ uint32_t bt_exit_new(struct translation *t, uint64_t target)
     uint32_t n = c->exit_count++;
     bool same_page = target >> GMEM_PAGE_BITS == t->pc >> GMEM_PAGE_BITS && !t->block->split;
     c->exits[n] = (struct bt_exit){ .target = target,
-                                    .mode = t->mode & (BT_KEY_MODE | BT_MODE_SLIDING),
+                                    .block = bt_number(c, t->block),
                                     .same_page = same_page };
     return n;
 }
@@ -24,14 +24,10 @@ static uint64_t wrap_ip(const struct translation *t, uint64_t ip)
     return t->mode64 ? ip : (uint32_t)ip;
 }
 
-/* The 8 bytes that hold the four at p (writable view), which do not straddle. */
 static void set_patch(struct translation *t, uint32_t exit, uint8_t *rel32)
 {
-    struct bt_exit *x = &t->bt->cache.exits[exit];
-    uintptr_t at = (uintptr_t)rel32 & ~(uintptr_t)7;
-    x->patch = (uint64_t *)at;
-    x->patch_shift = (uint8_t)(((uintptr_t)rel32 - at) * 8);
-    x->patch_end = rel32 + 4 + t->e.delta;
+    struct bt_cache *c = &t->bt->cache;
+    c->exits[exit].patch = (uint32_t)(rel32 - c->write);
 }
 
 /* Pad so that the rel32 behind `prefix` opcode bytes lies in one aligned 8-byte word. */
@@ -96,11 +92,6 @@ static void add_sp(struct translation *t, int32_t n)
     bt_group_moved(t, R_SP, n);
 }
 
-static void end_site(struct translation *t, uint32_t site)
-{
-    t->bt->cache.sites[site].resume = emit_here(&t->e);
-}
-
 static void check_push(struct translation *t, struct ea *ea, uint32_t site)
 {
     *ea = stack_ea(t, -(int32_t)slot_size(t));
@@ -150,14 +141,14 @@ void bt_emit_push_tmp2(struct translation *t, uint32_t site)
     emit_rg(e, 0x8b, true, T1, HOT_OFF(tmp2));
     emit_rm(e, 0x89, t->mode64, T1, m);
     add_sp(t, -(int32_t)slot_size(t));
-    end_site(t, site);
+    bt_site_end(t, site);
 }
 
 static bool push_insn(struct translation *t, const struct insn *in)
 {
     struct emit *e = &t->e;
     const struct opnd *o = &in->opnd[0];
-    uint32_t site = bt_site_new(t, sem_table[in->op]);
+    uint32_t site = bt_site_new(t);
     struct ea ea;
     if (o->kind == OPND_IMM) {
         push_constant(t, (uint64_t)in->imm, site);
@@ -180,7 +171,7 @@ static bool push_insn(struct translation *t, const struct insn *in)
         emit_rg(e, 0x89, true, T1, HOT_OFF(tmp2));
         bt_emit_push_tmp2(t, site);
     }
-    end_site(t, site);
+    bt_site_end(t, site);
     return true;
 }
 
@@ -198,7 +189,7 @@ static bool pop_insn(struct translation *t, const struct insn *in)
     if (in->opnd[0].kind != OPND_GPR)
         return false;
     unsigned guest = in->opnd[0].reg;
-    uint32_t site = bt_site_new(t, sem_table[in->op]);
+    uint32_t site = bt_site_new(t);
     struct ea ea = stack_ea(t, 0);
     bt_mem_check(t, &ea, slot_size(t), MMU_READ, false, site);
     unsigned h = host_of(guest);
@@ -208,14 +199,14 @@ static bool pop_insn(struct translation *t, const struct insn *in)
     if (guest != R_SP)
         add_sp(t, (int32_t)slot_size(t));
     t->keeps_t0 = true;
-    end_site(t, site);
+    bt_site_end(t, site);
     return true;
 }
 
-static bool leave_insn(struct translation *t, const struct insn *in)
+static bool leave_insn(struct translation *t)
 {
     struct emit *e = &t->e;
-    uint32_t site = bt_site_new(t, sem_table[in->op]);
+    uint32_t site = bt_site_new(t);
     struct ea ea = {
         .base = R_BP, .index = INSN_NO_REG, .narrow = !t->mode64, .simple = t->mode64
     };
@@ -223,7 +214,7 @@ static bool leave_insn(struct translation *t, const struct insn *in)
     emit_rm(e, 0x8b, t->mode64, T1, bt_mem_operand(t, &ea, false));
     emit_lea(e, t->mode64, H_13, (struct host_mem){ H_BP, H_NONE, 0, (int32_t)slot_size(t) });
     emit_mov_rr(e, t->mode64, H_BP, T1);
-    end_site(t, site);
+    bt_site_end(t, site);
     return true;
 }
 
@@ -238,22 +229,13 @@ bool bt_emit_stack(struct translation *t)
     case OP_POP:
         return pop_insn(t, in);
     case OP_LEAVE:
-        return leave_insn(t, in);
+        return leave_insn(t);
     default:
         return false;
     }
 }
 
 /* -- Branches ---------------------------------------------------------------------------------- */
-
-/* The helper of a branch sets rip; translated code never goes on after it. */
-static uint32_t branch_site(struct translation *t)
-{
-    const struct insn *in = &t->insn[t->i];
-    uint32_t site = bt_site_new(t, sem_table[in->op]);
-    t->bt->cache.sites[site].branch = true;
-    return site;
-}
 
 /* Before the jump of a call: its return address, and an exit to there, into the return cache. */
 static void remember_return(struct translation *t)
@@ -297,7 +279,7 @@ void bt_emit_cold_exit(struct translation *t, uint32_t exit)
 static void call_direct(struct translation *t, uint64_t target)
 {
     bt_flags_release(t);
-    push_return_address(t, branch_site(t));
+    push_return_address(t, bt_site_new(t));
     remember_return(t);
     bt_emit_exit(t, target);
 }
@@ -324,7 +306,7 @@ static bool load_target(struct translation *t, const struct insn *in, uint32_t s
 
 static bool jump_indirect(struct translation *t, const struct insn *in)
 {
-    uint32_t site = branch_site(t);
+    uint32_t site = bt_site_new(t);
     bt_flags_release(t);
     if (!load_target(t, in, site))
         return false;
@@ -335,7 +317,7 @@ static bool jump_indirect(struct translation *t, const struct insn *in)
 static bool call_indirect(struct translation *t, const struct insn *in)
 {
     struct emit *e = &t->e;
-    uint32_t site = branch_site(t);
+    uint32_t site = bt_site_new(t);
     bt_flags_release(t);
     if (!load_target(t, in, site))
         return false;
@@ -349,7 +331,7 @@ static bool call_indirect(struct translation *t, const struct insn *in)
 
 static void return_near(struct translation *t, const struct insn *in)
 {
-    uint32_t site = branch_site(t);
+    uint32_t site = bt_site_new(t);
     bt_flags_release(t);
     read_top(t, site);
     add_sp(t, (int32_t)(slot_size(t) + (in->nopnd ? (uint16_t)in->imm : 0)));

@@ -99,59 +99,73 @@ enum bt_mode {
     BT_MODE_SLIDING = 1u << 15,
 };
 
+/* -- Records of what is in the code cache. There are many: they hold numbers instead of addresses.
+ * A place in the code is its distance from bt_cache.exec, a block its index, 0 none; a page of
+ * memory is the one of gmem's RAM or ROM, a guest-physical page is its address >> 12. */
 struct bt_block {
     uint64_t pc; /* linear address of the first instruction, less the slide of a sliding block */
-    uint64_t cs_base;
-    gpa_t gpa;
-    const uint8_t *host; /* its bytes: the map may show other memory at gpa later */
+    uint32_t cs_base;
+    uint32_t gpa_page;
+    uint32_t page; /* that its bytes are in: the map may show another there later */
+    uint32_t gpa_page2; /* split: that its instruction ends in */
+    uint32_t page2;
+    uint32_t code;    /* entry */
+    uint32_t cold;    /* what is off the straight path; first: leave with rip = pc */
+    uint32_t checked; /* entry for other pages, see link.c; 0 until somebody links so */
+    uint32_t hash_next;
+    uint32_t page_next[2];
     uint32_t mode;       /* enum bt_mode */
     uint16_t size;       /* guest bytes */
-    uint16_t insns;
-    uint16_t
-        seen_first;    /* offsets in the page of the bytes that were looked at: the block's own, */
-    uint16_t seen_end; /* and what follows, for the liveness of flags */
-    bool dead;
-    bool split; /* its one instruction crosses a page: second page's bytes are in gpa2 */
-    gpa_t gpa2;
-    const uint8_t *host2;
-    const uint8_t *code;    /* entry, in the executable view */
-    const uint8_t *landing; /* where those go who come from a look-up, with rip in T1 */
-    const uint8_t *cold;    /* what is off the straight path; first: leave with rip = pc */
-    const uint8_t *checked; /* entry for other pages, see link.c; NULL until somebody links so */
-    uint32_t code_size;
-    uint32_t cold_size;
-    struct bt_block *hash_next;
-    struct bt_block *page_next[2];
+    uint16_t seen_first; /* offsets in the page of the bytes that were looked at: its own, */
+    uint16_t seen_end;   /* and what follows, for the liveness of flags */
+    uint8_t landing;     /* bytes before the entry, where those go who come from a look-up, with
+                            rip in T1 */
+    bool dead : 1;
+    bool split : 1; /* its one instruction crosses a page */
+};
+_Static_assert(sizeof(struct bt_block) == 64, "there are many");
+
+/* One place where translated code needs C: a helper call, or a memory access that missed. Its
+ * number is its place in bt_cache.sites. What is seldom needed is made of it then: struct bt_call. */
+struct bt_site {
+    uint32_t block;
+    uint32_t resume; /* memory sites: host code after the whole instruction */
+    uint16_t at;     /* where the instruction is in the block */
+    uint8_t size;    /* memory sites: bytes accessed */
+    uint8_t len : 4; /* 0: it is none, and if size is not 0, for its length */
+    bool aligned : 1; /* memory sites: must be */
+    bool fp_live : 1; /* vector registers must be loaded again before going on */
+    bool leaves : 1;  /* what the code behind it relies on may be gone: see group.c */
+    uint8_t uncounted; /* virtual time: what cpu->icount lacks, this instruction included */
+    uint8_t bytes[];
 };
 
-/* One place where translated code needs C: a helper call, or a memory access that missed. */
-struct bt_site {
-    struct insn insn;
-    uint64_t ip; /* offset in CS of the instruction, and of the next */
+/* A site with its instruction decoded, for its helper. */
+struct bt_call {
+    uint32_t site;   /* 0: none */
+    uint32_t resume; /* the site's */
+    uint64_t ip;     /* offset in CS of the instruction, and of the next, less the slide */
     uint64_t next;
     sem_fn *fn;
-    const uint8_t *resume; /* memory sites: host code after the whole instruction */
-    uint8_t size;          /* memory sites: bytes accessed */
-    bool aligned;          /* and whether they must be aligned */
-    bool fp_live;          /* vector registers must be loaded again before going on */
-    bool ends_block;       /* may change mode or mapping: see bt_call_helper */
-    bool branch;           /* always leaves: rip is the helper's */
-    bool leaves;           /* what the code behind it relies on may be gone: see group.c */
-    bool sliding;          /* ip and next are less the slide */
-    uint8_t uncounted;     /* virtual time: what cpu->icount lacks, this instruction included */
-    uint32_t mode;         /* of the block */
+    uint32_t mode;   /* of the block */
+    uint8_t uncounted;
+    bool fp_live, leaves;
+    bool ends_block; /* may change mode or mapping: see bt_call_helper */
+    bool branch;     /* always leaves: rip is the helper's */
+    struct insn insn;
 };
+#define BT_CALLS 1024u
 
 /* One place where translated code leaves its block for a known guest address. */
 struct bt_exit {
     uint64_t target; /* offset in CS, less the slide of a sliding block */
-    uint64_t *patch; /* writable view of the aligned 8 bytes that hold the jump's rel32, or NULL */
-    uint8_t patch_shift;       /* bit position of the rel32 in *patch */
-    const uint8_t *patch_end;  /* executable address after the rel32 */
-    struct bt_block *entry_of; /* this is the exit at the entry of a block, taken on events */
-    uint32_t mode;             /* of the block it leaves */
-    bool same_page;            /* the target is in the page that the block is in */
+    uint32_t patch;  /* the jump's rel32, within eight aligned bytes; 0: there is none */
+    uint32_t block : 29;
+    bool entry : 1;     /* this is the exit at the entry of the block, taken on events */
+    bool single : 1;    /* goes on in the variant of the block that checks each access alone */
+    bool same_page : 1; /* the target is in the page that the block is in */
 };
+_Static_assert(sizeof(struct bt_exit) == 16, "there are many");
 
 enum bt_exit_reason {
     BT_LEFT_INDIRECT, /* target not in the jump cache */
@@ -187,17 +201,18 @@ struct bt_cache {
     size_t cold_used; /* what is rarely executed up to size */
     size_t cold_first;
     size_t stubs_end; /* what a flush keeps */
-    struct bt_site *sites;
-    uint32_t site_count, site_max;
+    uint32_t *sites; /* struct bt_site one behind the other; words */
+    uint32_t site_used, site_max;
     struct bt_exit *exits;
     uint32_t exit_count, exit_max;
     struct bt_block *blocks;
     uint32_t block_count, block_max;
-    struct bt_block **hash;
+    uint32_t *hash;
     uint32_t hash_mask;
-    struct bt_block **page_head; /* by gmem page number */
+    const uint8_t *ram;  /* gmem's page 0 */
+    uint32_t *page_head; /* by page */
     uint64_t page_count;
-    uint64_t *page_at; /* likewise: see slide.c */
+    uint64_t *page_at;   /* likewise: see slide.c */
     uint32_t generation; /* counts resets: sites, exits and code of another one are gone */
 };
 
@@ -238,6 +253,7 @@ struct bt_vcpu {
     struct bt *bt;
     struct cpu *cpu;
     struct bt_jump *jumps;
+    struct bt_call *calls; /* BT_CALLS of them, by number of the site */
     uint64_t super_epoch; /* counts changes of what supervisor code may be mapped to */
     uint64_t seen_global; /* the TLB generations of the last look */
     uint64_t seen_local;
@@ -276,13 +292,30 @@ bool bt_cache_room(const struct bt *bt); /* enough for one more block of any siz
  * this vCPU counts as being in code. */
 struct bt_code_at;
 struct bt_block *bt_cache_find(struct bt *bt, const struct bt_code_at *at, uint64_t cs_base);
-uint64_t bt_cache_page(const struct bt *bt, const uint8_t *host); /* index of page_head, page_at */
 void bt_cache_add(struct bt *bt, struct bt_block *b);
 void bt_cache_forget_breaks(struct bt *bt);
 void bt_cache_invalidate(struct bt *bt, gpa_t gpa, uint64_t len);
-static inline uint8_t *bt_writable(const struct bt *bt, const uint8_t *exec)
+static inline uint32_t bt_page_of(const struct bt_cache *c, const uint8_t *host)
 {
-    return bt->cache.write + (exec - bt->cache.exec);
+    return (uint32_t)((host - c->ram) >> GMEM_PAGE_BITS);
+}
+static inline uint32_t bt_number(const struct bt_cache *c, const struct bt_block *b)
+{
+    return (uint32_t)(b - c->blocks);
+}
+static inline const uint8_t *bt_landing(const struct bt_cache *c, const struct bt_block *b)
+{
+    return c->exec + b->code - b->landing;
+}
+static inline struct bt_site *bt_site_at(const struct bt_cache *c, uint32_t site)
+{
+    return (struct bt_site *)(void *)&c->sites[site];
+}
+/* enum bt_mode of the block that an exit leads to */
+static inline uint32_t bt_exit_mode(const struct bt_cache *c, const struct bt_exit *x)
+{
+    uint32_t mode = c->blocks[x->block].mode;
+    return x->entry ? mode : (mode & ~(uint32_t)BT_MODE_SINGLE) | (x->single ? BT_MODE_SINGLE : 0);
 }
 
 /* stubs.c */
@@ -307,10 +340,15 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
 void bt_slide(struct bt_vcpu *v, struct bt_code_at *at);
 void bt_slide_forget(struct bt *bt, uint64_t page);
 /* Linear address of what an exit leaves for. */
-static inline uint64_t bt_exit_rip(struct cpu *cpu, const struct bt_exit *x)
+static inline uint64_t bt_exit_rip(const struct bt *bt, struct cpu *cpu, const struct bt_exit *x)
 {
-    return x->target + (x->mode & BT_MODE_SLIDING ? bt_hot(cpu)->slide : 0);
+    bool sliding = (bt->cache.blocks[x->block].mode & BT_MODE_SLIDING) != 0;
+    return x->target + (sliding ? bt_hot(cpu)->slide : 0);
 }
+
+/* site.c */
+const struct bt_call *bt_call_of(struct bt_vcpu *v, uint32_t site);
+void bt_calls_forget(struct bt_vcpu *v);
 
 /* mode.c */
 uint32_t bt_mode_of(const struct cpu *cpu);
@@ -342,9 +380,11 @@ void bt_fp_save(struct cpu *cpu); /* when it is loaded */
 /* stats.c: the engine's verb. */
 size_t bt_stats(struct engine *en, char *buf, size_t size);
 
-/* dump.c, perfmap.c: under bt->lock, when bt->dump, bt->perf_map are open. */
+/* dump.c, perfmap.c: under bt->lock, when bt->dump, bt->perf_map are open; of the block that was
+ * made last. */
 MUST_CHECK int bt_dump_open(struct bt *bt, struct err *e);
-void bt_dump_block(struct bt *bt, const struct bt_block *b, const struct insn *insn);
+void bt_dump_block(struct bt *bt, const struct bt_block *b, const struct insn *insn,
+                   unsigned count);
 MUST_CHECK int bt_perf_map_open(struct bt *bt, struct err *e);
 void bt_perf_map_block(struct bt *bt, const struct bt_block *b);
 void bt_perf_map_restart(struct bt *bt); /* the cache was emptied */

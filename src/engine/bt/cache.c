@@ -20,12 +20,21 @@
 /* More than any one block can need. */
 #define BLOCK_CODE_MAX KIB(64)
 #define BLOCK_RECORDS_MAX 512u
+#define SITE_WORDS ((uint32_t)((sizeof(struct bt_site) + INSN_MAX_LEN + 3) / 4))
 
 static void *reserve(size_t bytes)
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                    -1, 0);
     return p == MAP_FAILED ? NULL : p;
+}
+
+/* The first of all kinds are none; BT_EXIT_INDIRECT and BT_EXIT_STATE are no exits of blocks. */
+static void no_records(struct bt_cache *c)
+{
+    c->site_used = 1;
+    c->exit_count = 2;
+    c->block_count = 1;
 }
 
 int bt_cache_init(struct bt *bt, struct err *e)
@@ -37,12 +46,14 @@ int bt_cache_init(struct bt *bt, struct err *e)
     if (want > GIB(1))
         want = GIB(1);
     c->size = align_up(want, KIB(64));
-    /* Records scale with code: measured some 40 bytes of code to a site. */
-    c->site_max = (uint32_t)(c->size / 32) + BLOCK_RECORDS_MAX;
+    /* Records scale with code: measured 57 bytes of code to a site, 67 to an exit, 320 to a block.
+     */
+    c->site_max = (uint32_t)(c->size / 8) + BLOCK_RECORDS_MAX * SITE_WORDS;
     c->exit_max = (uint32_t)(c->size / 32) + BLOCK_RECORDS_MAX;
     c->block_max = (uint32_t)(c->size / 64) + 2;
     c->hash_mask = (1u << (63 - __builtin_clzll(c->size / 128))) - 1;
     c->page_count = gmem_page_count(bt->config.mem);
+    c->ram = gmem_ram_host(bt->config.mem);
 
     /* Anonymous, not a memory file: perf looks into its map for such addresses only. */
     void *w = mmap(NULL, c->size, PROT_READ | PROT_WRITE,
@@ -62,7 +73,7 @@ int bt_cache_init(struct bt *bt, struct err *e)
     if (!c->sites || !c->exits || !c->blocks || !c->hash || !c->page_head || !c->page_at)
         return err_set(e, -ENOMEM, "bt: no memory for translation records");
     bt_make_stubs(bt);
-    c->exit_count = 2; /* BT_EXIT_INDIRECT, BT_EXIT_STATE */
+    no_records(c);
     return 0;
 }
 
@@ -89,86 +100,86 @@ bool bt_cache_room(const struct bt *bt)
 {
     const struct bt_cache *c = &bt->cache;
     return c->used + BLOCK_CODE_MAX <= c->cold_first && c->cold_used + BLOCK_CODE_MAX <= c->size &&
-           c->site_count + BLOCK_RECORDS_MAX <= c->site_max &&
+           c->site_used + BLOCK_RECORDS_MAX * SITE_WORDS <= c->site_max &&
            c->exit_count + BLOCK_RECORDS_MAX <= c->exit_max && c->block_count < c->block_max;
-}
-
-uint64_t bt_cache_page(const struct bt *bt, const uint8_t *host)
-{
-    return (uint64_t)(host - gmem_ram_host(bt->config.mem)) >> GMEM_PAGE_BITS;
-}
-
-static struct bt_block **page_slot(struct bt *bt, const uint8_t *host)
-{
-    return &bt->cache.page_head[bt_cache_page(bt, host)];
 }
 
 void bt_cache_reset(struct bt *bt)
 {
     struct bt_cache *c = &bt->cache;
-    for (uint32_t i = 0; i < c->block_count; i++) {
-        struct bt_block *b = &c->blocks[i];
-        *page_slot(bt, b->host) = NULL;
+    for (uint32_t i = 1; i < c->block_count; i++) {
+        const struct bt_block *b = &c->blocks[i];
+        c->page_head[b->page] = 0;
         if (b->split)
-            *page_slot(bt, b->host2) = NULL;
+            c->page_head[b->page2] = 0;
     }
     madvise(c->hash, (c->hash_mask + 1) * sizeof *c->hash, MADV_DONTNEED);
     c->used = c->stubs_end;
     c->cold_used = c->cold_first;
-    c->site_count = 0;
-    c->exit_count = 2;
-    c->block_count = 0;
+    no_records(c);
     c->generation++;
 }
 
-static uint32_t hash_of(const struct bt_cache *c, uint64_t pc, gpa_t gpa, uint32_t mode)
+/* Where the list of blocks begins that it may be in. */
+static uint32_t *bucket(const struct bt_cache *c, uint64_t pc, gpa_t gpa_page, uint32_t mode)
 {
+    uint64_t gpa = gpa_page << GMEM_PAGE_BITS | (pc & (GMEM_PAGE_SIZE - 1));
     uint64_t h = ((mode & BT_MODE_SLIDING ? 0 : pc) ^ gpa << 17 ^ (uint64_t)mode << 48) *
                  0x9e3779b97f4a7c15ull;
-    return (uint32_t)(h >> 32) & c->hash_mask;
+    return &c->hash[(uint32_t)(h >> 32) & c->hash_mask];
+}
+
+/* Sliding blocks are the same wherever their page is mapped. */
+static bool is_at(const struct bt_block *b, const struct bt_code_at *at)
+{
+    uint64_t differs = b->pc ^ at->pc;
+    return (at->mode & BT_MODE_SLIDING ? differs & (GMEM_PAGE_SIZE - 1) : differs) == 0;
 }
 
 struct bt_block *bt_cache_find(struct bt *bt, const struct bt_code_at *at, uint64_t cs_base)
 {
     struct bt_cache *c = &bt->cache;
-    struct bt_block *b = __atomic_load_n(&c->hash[hash_of(c, at->pc, at->gpa, at->mode)],
-                                         __ATOMIC_ACQUIRE);
-    bool sliding = (at->mode & BT_MODE_SLIDING) != 0; /* the same wherever it is mapped */
-    while (b != NULL && ((b->pc != at->pc && !sliding) || b->gpa != at->gpa ||
-                         b->mode != at->mode || b->cs_base != cs_base || b->host != at->bytes))
-        b = __atomic_load_n(&b->hash_next, __ATOMIC_ACQUIRE);
-    return b;
+    gpa_t gpa_page = at->gpa >> GMEM_PAGE_BITS;
+    uint32_t page = bt_page_of(c, at->bytes);
+    uint32_t n = __atomic_load_n(bucket(c, at->pc, gpa_page, at->mode), __ATOMIC_ACQUIRE);
+    while (n != 0) {
+        struct bt_block *b = &c->blocks[n];
+        if (is_at(b, at) && b->gpa_page == gpa_page && b->page == page && b->mode == at->mode &&
+            b->cs_base == cs_base)
+            return b;
+        n = __atomic_load_n(&b->hash_next, __ATOMIC_ACQUIRE);
+    }
+    return NULL;
 }
 
 void bt_cache_add(struct bt *bt, struct bt_block *b)
 {
     struct bt_cache *c = &bt->cache;
-    struct bt_block **h = &c->hash[hash_of(c, b->pc, b->gpa, b->mode)];
+    uint32_t n = bt_number(c, b);
+    uint32_t *h = bucket(c, b->pc, b->gpa_page, b->mode);
     b->hash_next = *h;
-    __atomic_store_n(h, b, __ATOMIC_RELEASE);
-    struct bt_block **p = page_slot(bt, b->host);
-    b->page_next[0] = *p;
-    *p = b;
+    __atomic_store_n(h, n, __ATOMIC_RELEASE);
+    b->page_next[0] = c->page_head[b->page];
+    c->page_head[b->page] = n;
     if (b->split) {
-        p = page_slot(bt, b->host2);
-        b->page_next[1] = *p;
-        *p = b;
+        b->page_next[1] = c->page_head[b->page2];
+        c->page_head[b->page2] = n;
     }
 }
 
 static void unhash(struct bt *bt, struct bt_block *b)
 {
     struct bt_cache *c = &bt->cache;
-    struct bt_block **h = &c->hash[hash_of(c, b->pc, b->gpa, b->mode)];
-    while (*h != NULL && *h != b)
-        h = &(*h)->hash_next;
-    if (*h == b)
+    uint32_t *h = bucket(c, b->pc, b->gpa_page, b->mode);
+    while (*h != 0 && *h != bt_number(c, b))
+        h = &c->blocks[*h].hash_next;
+    if (*h != 0)
         __atomic_store_n(h, b->hash_next, __ATOMIC_RELEASE);
 }
 
 static void kill_block(struct bt *bt, struct bt_block *b)
 {
-    bt_patch_entry(bt, b, b->cold);
+    bt_patch_entry(bt, b, bt->cache.exec + b->cold);
     unhash(bt, b);
     b->dead = true;
     bt->stats.invalidations++;
@@ -176,10 +187,11 @@ static void kill_block(struct bt *bt, struct bt_block *b)
 
 static bool overlaps(const struct bt_block *b, gpa_t page, gpa_t gpa, uint64_t len)
 {
+    gpa_t first = page + (b->pc & (GMEM_PAGE_SIZE - 1));
     if (b->split) { /* one instruction; both pages may be the same */
-        bool head = align_down(b->gpa, GMEM_PAGE_SIZE) == page && gpa < b->gpa + b->size &&
-                    gpa + len > b->gpa;
-        return head || (b->gpa2 == page && gpa < b->gpa2 + b->size);
+        bool head = b->gpa_page == page >> GMEM_PAGE_BITS && gpa < first + b->size &&
+                    gpa + len > first;
+        return head || (b->gpa_page2 == page >> GMEM_PAGE_BITS && gpa < page + b->size);
     }
     return gpa < page + b->seen_end && gpa + len > page + b->seen_first;
 }
@@ -190,10 +202,10 @@ static void invalidate_page(struct bt *bt, gpa_t page, gpa_t gpa, uint64_t len)
     if (!gmem_find(bt->config.mem, page, &r))
         return;
     uint64_t n = r.ram_page + ((page - r.gpa) >> GMEM_PAGE_BITS);
-    struct bt_block **link = &bt->cache.page_head[n];
-    while (*link != NULL) {
-        struct bt_block *b = *link;
-        unsigned which = align_down(b->gpa, GMEM_PAGE_SIZE) == page ? 0 : 1;
+    uint32_t *link = &bt->cache.page_head[n];
+    while (*link != 0) {
+        struct bt_block *b = &bt->cache.blocks[*link];
+        unsigned which = b->gpa_page == page >> GMEM_PAGE_BITS ? 0 : 1;
         if (b->dead || overlaps(b, page, gpa, len)) {
             if (!b->dead)
                 kill_block(bt, b);
@@ -202,7 +214,7 @@ static void invalidate_page(struct bt *bt, gpa_t page, gpa_t gpa, uint64_t len)
             link = &b->page_next[which];
         }
     }
-    if (bt->cache.page_head[n] == NULL) {
+    if (bt->cache.page_head[n] == 0) {
         atomic_fetch_and(&gmem_page_flags(bt->config.mem)[n], (uint8_t)~GMEM_PAGE_CODE);
         bt_slide_forget(bt, n);
     }
@@ -213,7 +225,7 @@ static void invalidate_page(struct bt *bt, gpa_t page, gpa_t gpa, uint64_t len)
 void bt_cache_forget_breaks(struct bt *bt)
 {
     const struct cpu_stops *s = bt->config.cpus[0]->stops;
-    for (uint32_t i = 0; s != NULL && s->break_count != 0 && i < bt->cache.block_count; i++) {
+    for (uint32_t i = 1; s != NULL && s->break_count != 0 && i < bt->cache.block_count; i++) {
         struct bt_block *b = &bt->cache.blocks[i];
         if (!b->dead && ((b->mode & BT_MODE_SLIDING) || cpu_break_in(s, b->pc, b->size)))
             kill_block(bt, b);

@@ -43,16 +43,20 @@ static void print_host(FILE *f, const uint8_t *code, size_t len)
     }
 }
 
-void bt_dump_block(struct bt *bt, const struct bt_block *b, const struct insn *insn)
+void bt_dump_block(struct bt *bt, const struct bt_block *b, const struct insn *insn,
+                   unsigned count)
 {
+    const struct bt_cache *k = &bt->cache;
+    size_t code = k->used - b->code, cold = k->cold_used - b->cold;
     const struct engine_config *c = &bt->config;
     if ((c->dump_first | c->dump_last) != 0 && (b->pc < c->dump_first || b->pc > c->dump_last))
         return;
-    fprintf(bt->dump, "block %llx gpa %llx mode %x%s: %u instructions, %u bytes, %u of host code\n",
-            (unsigned long long)b->pc, (unsigned long long)b->gpa, b->mode,
-            b->split ? " split" : "", b->insns, b->size, b->code_size + b->cold_size);
+    gpa_t gpa = (gpa_t)b->gpa_page << GMEM_PAGE_BITS | (b->pc & (GMEM_PAGE_SIZE - 1));
+    fprintf(bt->dump, "block %llx gpa %llx mode %x%s: %u instructions, %u bytes, %zu of host code\n",
+            (unsigned long long)b->pc, (unsigned long long)gpa, b->mode, b->split ? " split" : "",
+            count, b->size, code + cold);
     uint64_t ip = b->pc;
-    for (unsigned i = 0; i < b->insns; i++) {
+    for (unsigned i = 0; i < count; i++) {
         if (insn[i].op == OP_INVALID)
             fprintf(bt->dump, "  %16llx  (invalid)\n", (unsigned long long)ip);
         else
@@ -60,8 +64,8 @@ void bt_dump_block(struct bt *bt, const struct bt_block *b, const struct insn *i
         ip += insn[i].len;
     }
     fprintf(bt->dump, " host\n");
-    print_host(bt->dump, b->code, b->code_size);
+    print_host(bt->dump, k->exec + b->code, code);
     fprintf(bt->dump, " off the path\n");
-    print_host(bt->dump, b->cold, b->cold_size);
+    print_host(bt->dump, k->exec + b->cold, cold);
     fflush(bt->dump);
 }

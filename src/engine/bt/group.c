@@ -187,7 +187,7 @@ static struct cold *group_cold(struct translation *t, uint8_t *from, const struc
     c->site = what;
     c->exit = bt_exit_new(t, t->ip[t->i] - t->block->cs_base);
     c->uncounted = bt_uncounted(t, t->i);
-    t->bt->cache.exits[c->exit].mode = t->mode | BT_MODE_SINGLE;
+    t->bt->cache.exits[c->exit].single = true;
     return c;
 }
 
@@ -303,6 +303,6 @@ void bt_groups_after(struct translation *t, uint32_t first_site)
             g->open = false;
         some |= g->open;
     }
-    for (uint32_t n = first_site; some && n < c->site_count; n++)
-        c->sites[n].leaves = true;
+    for (uint32_t n = first_site; some && n < c->site_used; n += bt_site_words(bt_site_at(c, n)))
+        bt_site_at(c, n)->leaves = true;
 }

@@ -78,11 +78,11 @@ static uint64_t code_mapping(const struct cpu *cpu, uint64_t va)
 uint64_t bt_call_helper(struct cpu *cpu, uint32_t number)
 {
     struct bt_vcpu *v = cpu->engine;
-    struct bt_site *s = &v->bt->cache.sites[number & ~BT_SITE_WRITE];
     bt_fp_save(cpu);
+    const struct bt_call *s = bt_call_of(v, number & ~BT_SITE_WRITE);
     bt_flags_to_cpu(cpu);
     cpu->insn = &s->insn;
-    uint64_t slide = s->sliding ? bt_hot(cpu)->slide : 0;
+    uint64_t slide = s->mode & BT_MODE_SLIDING ? bt_hot(cpu)->slide : 0;
     uint64_t next = s->next + slide;
     cpu->insn_ip = s->ip + slide;
     cpu->rip = next;
@@ -110,13 +110,13 @@ uint64_t bt_call_helper(struct cpu *cpu, uint32_t number)
         return go_to_rip(cpu);
     if (s->ends_block) {
         uint32_t mode = bt_mode_of(cpu);
-        if (mode != s->mode || mapping == 0 || code_mapping(cpu, va) != mapping)
+        if (mode != (s->mode & BT_KEY_MODE) || mapping == 0 || code_mapping(cpu, va) != mapping)
             return go_to_rip(cpu); /* the next instruction may be another one now */
         bt_update_key(cpu, mode);
     }
     if (s->fp_live)
         fp_load(cpu);
-    bt_hot(cpu)->resume = (uintptr_t)s->resume;
+    bt_hot(cpu)->resume = (uintptr_t)(v->bt->cache.exec + s->resume);
     cpu->icount -= s->uncounted;
     return GO_ON;
 }
@@ -141,8 +141,9 @@ const uint8_t *bt_find_code(struct cpu *cpu, uint64_t rip)
     bool global = tlb_page_global(cpu, rip);
     if (!(mode & BT_MODE_USER) && !global && !v->super_local)
         return NULL; /* bt_jump_add would change the key, and may clear caches by libc's means */
-    bt_jump_add(cpu, rip, b->landing, global, false);
-    return b->landing;
+    const uint8_t *landing = bt_landing(&v->bt->cache, b);
+    bt_jump_add(cpu, rip, landing, global, false);
+    return landing;
 }
 
 static struct bt_fill_result slow_access(struct bt_vcpu *v, enum bt_slow_reason why)
@@ -154,7 +155,7 @@ static struct bt_fill_result slow_access(struct bt_vcpu *v, enum bt_slow_reason 
 struct bt_fill_result bt_fill(struct cpu *cpu, uint64_t va, uint32_t number)
 {
     struct bt_vcpu *v = cpu->engine;
-    const struct bt_site *s = &v->bt->cache.sites[number & ~BT_SITE_WRITE];
+    const struct bt_site *s = bt_site_at(&v->bt->cache, number & ~BT_SITE_WRITE);
     bool write = (number & BT_SITE_WRITE) != 0;
     uint64_t page = va & ~0xfffull;
     bool plain = ((va + s->size - 1) & ~0xfffull) == page && !(s->aligned && (va & (s->size - 1u)));

@@ -5,22 +5,24 @@
 #include "engine/bt/bt.h"
 #include "engine/bt/reg.h"
 
-static void patch_jump(struct bt_exit *x, const uint8_t *code)
+static void patch_jump(struct bt_cache *c, const struct bt_exit *x, const uint8_t *code)
 {
-    uint64_t rel = (uint32_t)(int32_t)(code - x->patch_end);
-    uint64_t word = __atomic_load_n(x->patch, __ATOMIC_RELAXED);
-    word &= ~(0xffffffffull << x->patch_shift);
-    word |= rel << x->patch_shift;
-    __atomic_store_n(x->patch, word, __ATOMIC_SEQ_CST);
+    uint64_t *at = (uint64_t *)(void *)(c->write + (x->patch & ~7u));
+    unsigned shift = (x->patch & 7) * 8;
+    uint64_t rel = (uint32_t)(int32_t)(code - (c->exec + x->patch + 4));
+    uint64_t word = __atomic_load_n(at, __ATOMIC_RELAXED);
+    word &= ~(0xffffffffull << shift);
+    word |= rel << shift;
+    __atomic_store_n(at, word, __ATOMIC_SEQ_CST);
 }
 
 /* The first instruction of a block has five bytes and is eight-aligned: replace it by a jump in one
  * store, which leaves the next instruction alone: a vCPU may be about to execute that. */
 void bt_patch_entry(struct bt *bt, struct bt_block *b, const uint8_t *to)
 {
-    uint64_t *at = (uint64_t *)(void *)bt_writable(bt, b->code);
+    uint64_t *at = (uint64_t *)(void *)(bt->cache.write + b->code);
     uint8_t patch[8];
-    int32_t rel = (int32_t)(to - (b->code + 5));
+    int32_t rel = (int32_t)(to - (bt->cache.exec + b->code + 5));
     uint64_t word = __atomic_load_n(at, __ATOMIC_RELAXED);
     memcpy(patch, &word, 8);
     patch[0] = 0xe9;
@@ -56,14 +58,15 @@ static const uint8_t *end_checked(struct bt *bt, struct bt_block *b, struct emit
                                   const uint8_t *entry, uint8_t *const other[2])
 {
     struct bt_cache *c = &bt->cache;
-    emit_jmp(&e, b->code);
+    emit_jmp(&e, c->exec + b->code);
     c->used = (size_t)(e.p - c->write);
     e.p = c->write + c->cold_used;
     emit_bind(&e, other[0]);
     emit_bind(&e, other[1]);
     emit_go(bt, &e, b->pc, (b->mode & BT_MODE_SLIDING) != 0);
     c->cold_used = (size_t)(e.p - c->write);
-    return b->checked = entry;
+    b->checked = (uint32_t)(entry - c->exec);
+    return entry;
 }
 
 /* A jump from another guest page is taken only while the exec TLB maps the block's page to where it
@@ -75,8 +78,8 @@ static const uint8_t *checked_entry(struct bt *bt, struct cpu *cpu, struct bt_bl
     uint64_t page = b->pc & ~0xfffull;
     unsigned index = (unsigned)(b->pc >> GMEM_PAGE_BITS) & (CPU_TLB_SIZE - 1);
     const struct tlb_entry *entry = &cpu->tlb[index];
-    if (b->checked != NULL)
-        return b->checked;
+    if (b->checked != 0)
+        return c->exec + b->checked;
     if (entry->tag_exec != page)
         return NULL;
     struct emit e = { c->write + c->used, c->write + c->cold_first, c->exec - c->write };
@@ -103,8 +106,8 @@ static const uint8_t *checked_entry_slid(struct bt *bt, struct bt_block *b)
     struct host_mem tag = { T0, H_NONE, 0, (int32_t)offsetof(struct tlb_entry, tag_exec) };
     struct host_mem addend = { T0, H_NONE, 0, (int32_t)offsetof(struct tlb_entry, addend) };
     int32_t page = (int32_t)(b->pc & ~0xfffull);
-    if (b->checked != NULL)
-        return b->checked;
+    if (b->checked != 0)
+        return c->exec + b->checked;
     struct emit e = { c->write + c->used, c->write + c->cold_first, c->exec - c->write };
     const uint8_t *code = emit_here(&e);
     uint8_t *other[2];
@@ -113,7 +116,7 @@ static const uint8_t *checked_entry_slid(struct bt *bt, struct bt_block *b)
     emit_rm(&e, 0x3b, true, T1, tag);
     other[0] = emit_jcc_fwd(&e, CC_NE);
     emit_rm(&e, 0x03, true, T1, addend);
-    emit_mov_imm(&e, T0, (uintptr_t)b->host & ~(uintptr_t)0xfff);
+    emit_mov_imm(&e, T0, (uintptr_t)c->ram + ((uint64_t)b->page << GMEM_PAGE_BITS));
     emit_rr(&e, 0x39, true, T0, T1); /* cmp T1, T0 */
     other[1] = emit_jcc_fwd(&e, CC_NE);
     return end_checked(bt, b, e, code, other);
@@ -121,27 +124,29 @@ static const uint8_t *checked_entry_slid(struct bt *bt, struct bt_block *b)
 
 void bt_link_exit(struct bt *bt, struct cpu *cpu, uint32_t exit, struct bt_block *b)
 {
-    struct bt_exit *x = &bt->cache.exits[exit];
-    bool sliding = (x->mode & BT_MODE_SLIDING) != 0;
-    if (b->dead || ((b->mode ^ x->mode) & ~(uint32_t)BT_MODE_SLIDING) != 0)
+    struct bt_cache *c = &bt->cache;
+    const struct bt_exit *x = &c->exits[exit];
+    uint32_t mode = bt_exit_mode(c, x);
+    bool sliding = (mode & BT_MODE_SLIDING) != 0;
+    if (b->dead || ((b->mode ^ mode) & ~(uint32_t)BT_MODE_SLIDING) != 0)
         return;
-    if (x->entry_of != NULL) { /* links to a dead block find its successor */
-        struct bt_block *old = x->entry_of;
+    if (x->entry) { /* links to a dead block find its successor */
+        struct bt_block *old = &c->blocks[x->block];
         if (old->dead && !b->split && old->mode == b->mode && old->pc == b->pc &&
-            old->host == b->host)
-            bt_patch_entry(bt, old, b->code);
+            old->page == b->page)
+            bt_patch_entry(bt, old, c->exec + b->code);
         return;
     }
-    if (x->patch == NULL || !bt_cache_room(bt))
+    if (x->patch == 0 || !bt_cache_room(bt))
         return;
     /* From addresses as they are to sliding ones, or from one count to another: by look-up. */
-    bool other_count = b->mode != x->mode || (sliding && b->pc != x->target);
+    bool other_count = b->mode != mode || (sliding && b->pc != x->target);
     const uint8_t *to = b->split || other_count ? make_go(bt, x->target, sliding)
-                        : x->same_page          ? b->code
+                        : x->same_page          ? c->exec + b->code
                         : sliding               ? checked_entry_slid(bt, b)
                                                 : checked_entry(bt, cpu, b);
     if (to == NULL)
         return;
-    patch_jump(x, to);
+    patch_jump(c, x, to);
     bt->stats.links++;
 }

@@ -193,8 +193,9 @@ uint8_t *bt_tlb_compare(struct translation *t, const struct ea *ea, unsigned siz
 bool bt_mem_check(struct translation *t, const struct ea *ea, unsigned size, enum mmu_access access,
                   bool aligned, uint32_t site)
 {
-    t->bt->cache.sites[site].size = (uint8_t)size;
-    t->bt->cache.sites[site].aligned = aligned;
+    struct bt_site *s = bt_site_at(&t->bt->cache, site);
+    s->size = (uint8_t)size;
+    s->aligned = aligned;
     if (!aligned && bt_group_check(t, ea, size, access == MMU_WRITE))
         return true;
     t->in_t0 = NULL;

@@ -418,7 +418,7 @@ static bool emit_with_memory(struct translation *t, const struct insn *in, struc
         return false;
     bool t1_busy = (p->temps & 2) != 0;
     bool aligned = (info->attr & IA_ALIGN) != 0;
-    uint32_t site = bt_site_new(t, sem_table[in->op]);
+    uint32_t site = bt_site_new(t);
     if (!bt_mem_check(t, &ea, m->size, m->access & OPND_W ? MMU_WRITE : MMU_READ, aligned, site))
         return false;
     struct host_mem mem = bt_mem_operand(t, &ea, t1_busy);
@@ -427,7 +427,7 @@ static bool emit_with_memory(struct translation *t, const struct insn *in, struc
     flags_before(t, in);
     emit_insn(e, in, p, mem);
     store_temps(e, p);
-    t->bt->cache.sites[site].resume = emit_here(e);
+    bt_site_end(t, site);
     flags_after(t, in);
     return true;
 }
@@ -505,7 +505,7 @@ static bool emit_mov_high(struct translation *t, const struct insn *in)
     struct ea ea;
     if (in->opnd[store ? 0 : 1].size != 1 || !bt_ea_of(t, in, &ea))
         return false;
-    uint32_t site = bt_site_new(t, sem_table[in->op]);
+    uint32_t site = bt_site_new(t);
     if (!bt_mem_check(t, &ea, 1, store ? MMU_WRITE : MMU_READ, false, site))
         return false;
     ea.simple = false; /* its base may be that very register */
@@ -513,7 +513,7 @@ static bool emit_mov_high(struct translation *t, const struct insn *in)
     emit_bytes(e, swap, 2);
     emit_rm(e, store ? 0x88 : 0x8a, false, low, mem);
     emit_bytes(e, swap, 2);
-    t->bt->cache.sites[site].resume = emit_here(e);
+    bt_site_end(t, site);
     return true;
 }
 
@@ -526,14 +526,14 @@ static bool emit_moffs(struct translation *t, const struct insn *in)
     struct ea ea;
     if (!bt_ea_of(t, in, &ea))
         return false;
-    uint32_t site = bt_site_new(t, sem_table[in->op]);
+    uint32_t site = bt_site_new(t);
     if (!bt_mem_check(t, &ea, m->size, store ? MMU_WRITE : MMU_READ, false, site))
         return false;
     struct host_mem mem = bt_mem_operand(t, &ea, false);
     if (m->size == 2)
         emit1(e, 0x66);
     emit_rm(e, (uint8_t)((store ? 0x88 : 0x8a) | (m->size > 1)), m->size == 8, H_AX, mem);
-    t->bt->cache.sites[site].resume = emit_here(e);
+    bt_site_end(t, site);
     return true;
 }
 
@@ -562,7 +562,7 @@ static bool emit_div(struct translation *t, const struct insn *in)
     if (o == NULL || o->size < 4)
         return false;
     bool w = o->size == 8;
-    uint32_t site = bt_site_new(t, sem_table[in->op]);
+    uint32_t site = bt_site_new(t);
     bt_flags_release(t);
     if (o->kind == OPND_MEM) {
         struct ea ea;
@@ -597,7 +597,7 @@ static bool emit_div(struct translation *t, const struct insn *in)
         bt_flags_save(t);
         t->flags = FLAGS_MEM; /* where the helper leaves them */
     }
-    t->bt->cache.sites[site].resume = emit_here(e);
+    bt_site_end(t, site);
     return true;
 }
 

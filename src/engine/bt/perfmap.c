@@ -56,10 +56,13 @@ int bt_perf_map_open(struct bt *bt, struct err *e)
 void bt_perf_map_block(struct bt *bt, const struct bt_block *b)
 {
     const char *who = b->mode & BT_MODE_USER ? "user" : "kernel";
-    fprintf(bt->perf_map, "%llx %x guest_%s_%llx\n", (unsigned long long)(uintptr_t)b->code,
-            b->code_size, who, (unsigned long long)b->pc);
-    fprintf(bt->perf_map, "%llx %x cold_%s_%llx\n", (unsigned long long)(uintptr_t)b->cold,
-            b->cold_size, who, (unsigned long long)b->pc);
+    const struct bt_cache *c = &bt->cache;
+    fprintf(bt->perf_map, "%llx %zx guest_%s_%llx\n",
+            (unsigned long long)(uintptr_t)(c->exec + b->code), c->used - b->code, who,
+            (unsigned long long)b->pc);
+    fprintf(bt->perf_map, "%llx %zx cold_%s_%llx\n",
+            (unsigned long long)(uintptr_t)(c->exec + b->cold), c->cold_used - b->cold, who,
+            (unsigned long long)b->pc);
 }
 
 void bt_perf_map_restart(struct bt *bt)

@@ -63,6 +63,12 @@ static bool others_in_code(const struct bt *bt, const struct cpu *cpu)
     return false;
 }
 
+static void forget_code(struct bt_vcpu *v)
+{
+    bt_jumps_clear(v);
+    bt_calls_forget(v);
+}
+
 static void reset_cache(struct bt *bt, struct cpu *cpu)
 {
     cpu_exclusive_begin(cpu);
@@ -73,7 +79,7 @@ static void reset_cache(struct bt *bt, struct cpu *cpu)
         if (bt->perf_map != NULL)
             bt_perf_map_restart(bt);
         for (unsigned i = 0; i < bt->config.cpu_count; i++)
-            bt_jumps_clear(&bt->vcpus[i]);
+            forget_code(&bt->vcpus[i]);
     }
     pthread_mutex_unlock(&bt->lock);
     cpu_exclusive_end(cpu);
@@ -172,7 +178,9 @@ static struct bt_block *find_block(struct bt *bt, struct cpu *cpu, uint32_t mode
         protect_page(bt, cpu, at.gpa2);
     pthread_mutex_lock(&bt->lock);
     b = bt_cache_find(bt, &at, cs_base);
-    if (b != NULL && b->split && (!at.split || b->gpa2 != at.gpa2 || b->host2 != at.bytes2))
+    if (b != NULL && b->split &&
+        (!at.split || b->gpa_page2 != at.gpa2 >> GMEM_PAGE_BITS ||
+         b->page2 != bt_page_of(&bt->cache, at.bytes2)))
         b = NULL; /* its second page is mapped elsewhere now: shadowed by a newer block */
     if (b != NULL)
         return b;
@@ -186,7 +194,8 @@ static struct bt_block *find_block(struct bt *bt, struct cpu *cpu, uint32_t mode
 static const uint8_t *code_at_rip(struct bt *bt, struct cpu *cpu, uint32_t exit)
 {
     uint32_t mode = bt_mode_of(cpu);
-    uint32_t kind = exit >= 2 ? bt->cache.exits[exit].mode & ~BT_KEY_MODE : 0;
+    const struct bt_cache *c = &bt->cache;
+    uint32_t kind = exit >= 2 ? bt_exit_mode(c, &c->exits[exit]) & ~BT_KEY_MODE : 0;
     bt_update_key(cpu, mode);
     bool jumps = bt_jumps_usable(mode);
     if (exit < 2 && jumps) {
@@ -194,17 +203,17 @@ static const uint8_t *code_at_rip(struct bt *bt, struct cpu *cpu, uint32_t exit)
         if (code != NULL)
             return code;
     }
-    uint32_t generation = bt->cache.generation; /* of exit: nobody is alone before find_block */
+    uint32_t generation = c->generation; /* of exit: nobody is alone before find_block */
     struct bt_block *b = find_block(bt, cpu, mode | kind);
     const uint8_t *code = NULL;
     if (b != NULL && in_limit(cpu, b)) {
-        code = b->landing;
-        if (jumps && exit >= 2 && generation == bt->cache.generation)
+        code = bt_landing(c, b);
+        if (jumps && exit >= 2 && generation == c->generation)
             bt_link_exit(bt, cpu, exit, b);
         if (jumps && !(kind & BT_MODE_SINGLE)) {
             bool global = tlb_page_global(cpu, cpu->rip) &&
                           (!b->split || tlb_page_global(cpu, cpu->rip + GMEM_PAGE_SIZE));
-            bt_jump_add(cpu, cpu->rip, b->landing, global, b->split);
+            bt_jump_add(cpu, cpu->rip, code, global, b->split);
         }
     }
     pthread_mutex_unlock(&bt->lock);
@@ -213,29 +222,28 @@ static const uint8_t *code_at_rip(struct bt *bt, struct cpu *cpu, uint32_t exit)
 
 /* An indirect branch was done whose target is no address: the fault is the branch's own, and it has
  * changed nothing then (but what it pushed lies below the stack). */
-static void check_target(struct bt *bt, struct cpu *cpu, uint32_t site)
+static void check_target(struct cpu *cpu, uint32_t site)
 {
     struct bt_vcpu *v = cpu->engine;
     if (likely(cpu->mode != INSN_MODE_64 || mmu_canonical(cpu, cpu->rip)))
         return;
-    const struct insn *in = &bt->cache.sites[site].insn;
+    const struct bt_call *call = bt_call_of(cpu->engine, site);
+    const struct insn *in = &call->insn;
     if (insn_info[in->row].branch == BR_RET)
         cpu->gpr[R_SP] -= 8 + (in->nopnd ? (uint16_t)in->imm : 0);
     else if (insn_info[in->row].branch == BR_CALL_IND)
         cpu->gpr[R_SP] += 8;
-    cpu->insn_ip = bt->cache.sites[site].ip;
-    if (bt->cache.sites[site].sliding)
-        cpu->insn_ip += bt_hot(cpu)->slide;
-    v->counted = bt->config.virtual_time;
+    cpu->insn_ip = call->ip + (call->mode & BT_MODE_SLIDING ? bt_hot(cpu)->slide : 0);
+    v->counted = v->bt->config.virtual_time;
     cpu_raise_error(cpu, EXC_GP, 0);
 }
 
 static enum bt_exit_reason reason_of(const struct bt *bt, uint32_t exit)
 {
-    return exit == BT_EXIT_INDIRECT                 ? BT_LEFT_INDIRECT
-           : exit == BT_EXIT_STATE                  ? BT_LEFT_STATE
-           : bt->cache.exits[exit].entry_of != NULL ? BT_LEFT_ENTRY
-                                                    : BT_LEFT_DIRECT;
+    return exit == BT_EXIT_INDIRECT       ? BT_LEFT_INDIRECT
+           : exit == BT_EXIT_STATE        ? BT_LEFT_STATE
+           : bt->cache.exits[exit].entry ? BT_LEFT_ENTRY
+                                          : BT_LEFT_DIRECT;
 }
 
 /* Until an exit; unwinds to bt_run on guest faults. */
@@ -306,9 +314,9 @@ static enum engine_exit run_loop(struct bt *bt, struct cpu *cpu)
         bt_flags_to_cpu(cpu);
         v->stats.left[reason_of(bt, exit)]++;
         if (exit >= 2)
-            cpu->rip = bt_exit_rip(cpu, &bt->cache.exits[exit]);
+            cpu->rip = bt_exit_rip(bt, cpu, &bt->cache.exits[exit]);
         else if (exit == BT_EXIT_INDIRECT)
-            check_target(bt, cpu, (uint32_t)(left >> 32));
+            check_target(cpu, (uint32_t)(left >> 32));
     }
 }
 
@@ -355,6 +363,7 @@ static void bt_destroy(struct engine *en)
         bt->config.cpus[i]->engine = NULL;
         bt->config.cpus[i]->page_flushed = NULL;
         free(bt->vcpus[i].jumps);
+        free(bt->vcpus[i].calls);
     }
     free(bt->vcpus);
     if (bt->dump != NULL)
@@ -394,6 +403,7 @@ static int bt_create(struct engine **out, const struct engine_config *config, st
         v->bt = bt;
         v->cpu = cpu;
         v->jumps = xcalloc(BT_JUMP_SIZE, sizeof *v->jumps);
+        v->calls = xcalloc(BT_CALLS, sizeof *v->calls);
         cpu->engine = v;
         cpu->page_flushed = bt_page_flushed;
     }

@@ -48,7 +48,7 @@ static void remember(struct bt_vcpu *v, uint64_t pc, uint64_t slide)
  * that checks each access alone is of its block's kind, since look-ups do not know it. */
 void bt_slide(struct bt_vcpu *v, struct bt_code_at *at)
 {
-    uint64_t *count = &v->bt->cache.page_at[bt_cache_page(v->bt, at->bytes)];
+    uint64_t *count = &v->bt->cache.page_at[bt_page_of(&v->bt->cache, at->bytes)];
     uint64_t page = at->pc & ~(uint64_t)(GMEM_PAGE_SIZE - 1);
     bool from_sliding = (at->mode & BT_MODE_SLIDING) != 0;
     const struct cpu_stops *stops = v->cpu->stops; /* are addresses */

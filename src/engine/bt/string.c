@@ -58,7 +58,7 @@ bool bt_emit_string(struct translation *t)
         in->adsize != (t->mode64 ? 8 : 4) || (from && in->mem.seg != SEG_DS))
         return false;
     unsigned size = in->opnd[0].size;
-    uint32_t site = bt_site_new(t, sem_table[in->op]);
+    uint32_t site = bt_site_new(t);
     bt_flags_release(t);
     emit_xg(e, 0xf6, 0, CPU_OFF(rflags) + 1); /* test byte [rflags + 1], DF */
     emit1(e, (uint8_t)(FLAG_DF >> 8));
@@ -77,7 +77,7 @@ bool bt_emit_string(struct translation *t)
         advance(t, R_SI, size);
     if (to)
         advance(t, R_DI, size);
-    t->bt->cache.sites[site].resume = emit_here(e);
+    bt_site_end(t, site);
     bt_groups_end(t);
     return true;
 }

@@ -21,13 +21,13 @@ static bool sti(struct translation *t)
     struct emit *e = &t->e;
     if (t->i + 1 >= t->count)
         return false;
-    uint32_t site = bt_site_new(t, sem_table[OP_STI]);
+    uint32_t site = bt_site_new(t);
     bt_flags_release(t);
     emit_xg(e, 0x80, 7, HOT_OFF(intr_deferred)); /* cmp byte [intr_deferred], 0 */
     emit1(e, 0);
     bt_cold_new(t, COLD_HELPER, emit_jcc_fwd(e, CC_NE))->site = site;
     rflags_op(t, OP_OR_EXT, (uint32_t)FLAG_IF);
-    t->bt->cache.sites[site].resume = emit_here(e);
+    bt_site_end(t, site);
     return true;
 }
 
@@ -59,7 +59,7 @@ static bool pushf(struct translation *t, const struct insn *in)
 {
     if (in->opsize != 8)
         return false;
-    uint32_t site = bt_site_new(t, sem_table[OP_PUSHF]);
+    uint32_t site = bt_site_new(t);
     bt_flags_save(t);
     t->flags = FLAGS_MEM;
     whole_rflags(t);

@@ -14,62 +14,6 @@
 #include "cpu/except.h"
 #include "cpu/stop.h"
 
-static void sem_too_long(struct cpu *cpu, const struct insn *in)
-{
-    (void)in;
-    cpu_raise_error(cpu, EXC_GP, 0);
-}
-
-/* After it the mode or the mapping of code may be another. */
-static bool ends_block(uint32_t mode, const struct insn *in)
-{
-    if (bt_system_op(mode, in))
-        return false;
-    switch (in->op) {
-    case OP_LDMXCSR: /* unmasked exceptions are a mode: BT_MODE_FPEXC */
-    case OP_VLDMXCSR:
-    case OP_FXRSTOR:
-    case OP_XRSTOR:
-    case OP_XRSTORS:
-        return true;
-    case OP_MOV_SREG: /* BT_MODE_FLAT, BT_MODE_FS, BT_MODE_GS */
-    case OP_POP_SREG:
-    case OP_LDS:
-    case OP_LES:
-    case OP_LFS:
-    case OP_LGS:
-    case OP_LSS:
-        return (mode & BT_MODE_WIDTH) != INSN_MODE_64 && !(mode & BT_MODE_VM);
-    default:
-        return (insn_info[in->row].attr & IA_ENDS_BLOCK) != 0;
-    }
-}
-
-uint32_t bt_site_new(struct translation *t, sem_fn *fn)
-{
-    struct bt_cache *c = &t->bt->cache;
-    const struct insn_info *info = &insn_info[t->insn[t->i].row];
-    uint32_t n = c->site_count++;
-    c->sites[n] = (struct bt_site){
-        .insn = t->insn[t->i],
-        .ip = t->ip[t->i] - t->block->cs_base,
-        .next = t->ip[t->i + 1] - t->block->cs_base,
-        .fn = fn,
-        .fp_live = t->fp_known,
-        .ends_block = ends_block(t->mode, &t->insn[t->i]),
-        .branch = info->branch != BR_NONE,
-        .mode = t->mode & BT_KEY_MODE,
-        .sliding = t->sliding,
-        .uncounted = (uint8_t)bt_uncounted(t, t->i + 1),
-    };
-    if (!t->mode64) {
-        uint64_t mask = (t->mode & BT_MODE_WIDTH) == INSN_MODE_32 ? 0xffffffff : 0xffff;
-        c->sites[n].ip &= mask;
-        c->sites[n].next &= mask;
-    }
-    return n;
-}
-
 struct cold *bt_cold_new(struct translation *t, enum cold_kind kind, uint8_t *from)
 {
     assert(t->cold_count < BT_COLD_MAX);
@@ -82,29 +26,21 @@ struct cold *bt_cold_new(struct translation *t, enum cold_kind kind, uint8_t *fr
 void bt_emit_helper(struct translation *t)
 {
     struct emit *e = &t->e;
-    const struct insn *in = &t->insn[t->i];
     bt_flags_release(t);
     bt_groups_end(t);
-    uint32_t site = bt_site_new(t, in->op == OP_INVALID ? in->imm2 ? sem_too_long : sem_undefined
-                                                        : sem_table[in->op]);
+    uint32_t site = bt_site_new(t);
     emit_mov_imm(e, T0, site);
     emit_call(e, t->bt->stubs.helper);
-    t->bt->cache.sites[site].resume = emit_here(e);
+    bt_site_end(t, site);
 }
 
 /* -- Decoding ---------------------------------------------------------------------------------- */
-
-/* An encoding that is no instruction becomes one that raises its fault. */
-static void make_invalid(struct insn *in, enum insn_status status)
-{
-    *in = (struct insn){ .op = OP_INVALID, .len = 1, .imm2 = status == INSN_TOO_LONG };
-}
 
 static bool ends(uint32_t mode, const struct insn *in)
 {
     const struct insn_info *info = &insn_info[in->row];
     return in->op == OP_INVALID || (info->branch != BR_NONE && info->branch != BR_JCC) ||
-           ends_block(mode, in);
+           bt_ends_block(mode, in);
 }
 
 static void decode(struct translation *t, const struct bt_code_at *at)
@@ -121,7 +57,7 @@ static void decode(struct translation *t, const struct bt_code_at *at)
         if (s == INSN_NEED_MORE && t->count > 0)
             break;
         if (s != INSN_OK)
-            make_invalid(in, s);
+            bt_make_invalid(in, s == INSN_TOO_LONG);
         pos += in->len;
         t->ip[++t->count] = t->pc + pos;
         if (ends(at->mode, in) || pos >= avail ||
@@ -153,32 +89,32 @@ static void emit_one(struct translation *t)
     bt_emit_helper(t);
 }
 
-/* From a look-up: T1 is rip. */
-static void emit_landing(struct translation *t)
+/* From a look-up: T1 is rip. Returns where it begins. */
+static const uint8_t *emit_landing(struct translation *t)
 {
     struct emit *e = &t->e;
     while ((uintptr_t)(e->p + 12) & 7)
         emit1(e, 0xcc);
-    t->block->landing = emit_here(e);
+    const uint8_t *landing = emit_here(e);
     emit_lea(e, true, T1, (struct host_mem){ T1, H_NONE, 0, -(int32_t)t->pc });
     emit_rg(e, 0x89, true, T1, HOT_OFF(slide));
+    return landing;
 }
 
 static void emit_entry(struct translation *t)
 {
     struct emit *e = &t->e;
-    if (t->sliding)
-        emit_landing(t);
+    const struct bt_cache *c = &t->bt->cache;
+    const uint8_t *landing = t->sliding ? emit_landing(t) : NULL;
     while ((uintptr_t)e->p & 7)
         emit1(e, 0xcc);
-    t->block->code = emit_here(e);
-    if (!t->sliding)
-        t->block->landing = t->block->code;
+    t->block->code = (uint32_t)(e->p - c->write);
+    if (landing != NULL)
+        t->block->landing = (uint8_t)(emit_here(e) - landing);
     emit_xg(e, 0x83, 7, CPU_OFF(events)); /* cmp dword [events], 0 */
     emit1(e, 0);
     uint32_t exit = bt_exit_new(t, t->pc - t->block->cs_base);
-    t->bt->cache.exits[exit].entry_of = t->block;
-    t->bt->cache.exits[exit].mode = t->mode;
+    c->exits[exit].entry = true;
     bt_cold_new(t, COLD_EXIT, emit_jcc_fwd(e, CC_NE))->exit = exit; /* cold[0]: see kill_block */
     bt_count_limit(t, exit);
 }
@@ -187,7 +123,7 @@ static void emit_cold(struct translation *t)
 {
     struct emit *e = &t->e;
     struct bt *bt = t->bt;
-    t->block->cold = emit_here(e);
+    t->block->cold = (uint32_t)(e->p - bt->cache.write);
     for (unsigned i = 0; i < t->cold_count; i++) {
         struct cold *c = &t->cold[i];
         emit_bind(e, c->from);
@@ -228,7 +164,7 @@ static void emit_cold(struct translation *t)
             emit_call(e, bt->stubs.helper);
             t->flags = FLAGS_MEM;
             bt_flags_load(t);
-            emit_jmp(e, bt->cache.sites[c->site].resume);
+            emit_jmp(e, bt->cache.exec + bt_site_at(&bt->cache, c->site)->resume);
             break;
         }
     }
@@ -264,24 +200,25 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
     t->e = (struct emit){ c->write + c->used, c->write + c->size, c->exec - c->write };
     struct bt_block *b = &c->blocks[c->block_count++];
     *b = (struct bt_block){ .pc = t->pc,
-                            .gpa = at->gpa,
-                            .host = at->bytes,
+                            .gpa_page = (uint32_t)(at->gpa >> GMEM_PAGE_BITS),
+                            .page = bt_page_of(c, at->bytes),
                             .mode = at->mode,
-                            .split = at->split,
-                            .gpa2 = at->gpa2,
-                            .host2 = at->split ? at->bytes2 : NULL,
-                            .cs_base = t->mode64 ? 0 : cpu->seg[SEG_CS].base };
+                            .cs_base = t->mode64 ? 0 : (uint32_t)cpu->seg[SEG_CS].base };
+    if (at->split) {
+        b->split = true;
+        b->gpa_page2 = (uint32_t)(at->gpa2 >> GMEM_PAGE_BITS);
+        b->page2 = bt_page_of(c, at->bytes2);
+    }
     t->block = b;
     decode(t, at);
     b->size = (uint16_t)(t->ip[t->count] - t->pc);
-    b->insns = (uint16_t)t->count;
     b->seen_first = (uint16_t)(at->pc & (GMEM_PAGE_SIZE - 1));
     b->seen_end = (uint16_t)(b->seen_first + b->size);
     bt_flags_analyse(t);
     bt_groups_prepare(t);
     emit_entry(t);
     for (t->i = 0; t->i < t->count; t->i++) {
-        uint32_t site = c->site_count;
+        uint32_t site = c->site_used;
         t->keeps_t0 = false;
         emit_one(t);
         if (!t->keeps_t0)
@@ -298,18 +235,16 @@ struct bt_block *bt_translate(struct bt *bt, struct cpu *cpu, const struct bt_co
         }
     }
     c->used = (size_t)(t->e.p - c->write);
-    b->code_size = (uint32_t)(emit_here(&t->e) - b->code);
     t->e.p = c->write + c->cold_used;
     emit_cold(t);
     c->cold_used = (size_t)(t->e.p - c->write);
-    b->cold_size = (uint32_t)(emit_here(&t->e) - b->cold);
     assert(c->used <= c->cold_first && c->cold_used <= c->size);
     bt->stats.blocks++;
     bt->stats.sliding_blocks += t->sliding;
     bt->stats.insns += t->count;
     bt_cache_add(bt, b);
     if (unlikely(bt->dump != NULL))
-        bt_dump_block(bt, b, t->insn);
+        bt_dump_block(bt, b, t->insn, t->count);
     if (unlikely(bt->perf_map != NULL))
         bt_perf_map_block(bt, b);
     return b;

@@ -125,8 +125,20 @@ void bt_groups_end(struct translation *t);
 /* An instruction was emitted, with the sites from first_site on. */
 void bt_groups_after(struct translation *t, uint32_t first_site);
 
+/* site.c */
+uint32_t bt_site_new(struct translation *t); /* for the instruction being emitted */
+void bt_site_end(struct translation *t, uint32_t site); /* all of it is emitted */
+/* Words that a site takes. */
+static inline uint32_t bt_site_words(const struct bt_site *s)
+{
+    return (uint32_t)((offsetof(struct bt_site, bytes) + s->len + 3) / 4);
+}
+/* After it the mode or the mapping of code may be another. */
+bool bt_ends_block(uint32_t mode, const struct insn *in);
+/* What is no encoding, or one that is too long, as an instruction that raises its fault. */
+void bt_make_invalid(struct insn *in, bool too_long);
+
 /* translate.c */
-uint32_t bt_site_new(struct translation *t, sem_fn *fn);
 struct cold *bt_cold_new(struct translation *t, enum cold_kind kind, uint8_t *from);
 void bt_emit_helper(struct translation *t);
 
