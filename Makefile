@@ -24,7 +24,7 @@ CFLAGS   += -std=gnu17 $(OPT) -Wall -Wextra -Wmissing-prototypes -Wstrict-protot
             -fno-strict-aliasing -fno-common $(if $(filter 1,$(WERROR)),-Werror) \
             $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 LDLIBS   += -pthread -lm
-LDFLAGS  += $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+LDFLAGS  += -Wl,--build-id $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 
 # Top of the layers first, as the linker wants them.
 LAYERS := cli api migrate snapshot machine engine/bt engine/kvm engine/interp engine boot \

@@ -80,6 +80,13 @@ struct engine_class {
     void (*log_writes)(struct engine *en, bool on);
     /* Optional, while no vCPU runs: breakpoints or watchpoints in cpu->stops came or went. */
     void (*stops_changed)(struct engine *en);
+    /* Optional, while no vCPU runs, and with the file shared with nobody. bequeath: write what was
+     * made of guest code into a file in memory, for a process of the same program on this host and
+     * a machine of the same configuration and with the same memory. inherit, before any vCPU ran:
+     * take that up; false: it does not fit, nothing has happened. The file can be closed then, but
+     * nobody may be able to write it ever again: its code is executed as it is. */
+    int (*bequeath)(struct engine *en, int fd, struct err *e);
+    bool (*inherit)(struct engine *en, int fd);
     /* Optional: "name value" lines of counters. */
     size_t (*stats)(struct engine *en, char *buf, size_t size);
 };

@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
+#include "base/bits.h"
 #include "cpu/insn.h"
 #include "cpu/sem.h"
 #include "engine/engine.h"
@@ -41,6 +42,7 @@ struct bt_hot {
     uint64_t group[BT_GROUPS]; /* addends of accesses that were checked together */
     uint64_t jump_cache;       /* struct bt_jump *, */
     uint64_t exec;             /* and what its entries' code counts from */
+    uint64_t ram;              /* where gmem's page 0 is; code knows pages by their distance */
     uint32_t key; /* who may use a jump-cache entry: address space generation and mode */
     uint32_t pad1;
     uint64_t resume;
@@ -106,7 +108,7 @@ struct bt_block {
     uint64_t pc; /* linear address of the first instruction, less the slide of a sliding block */
     uint32_t cs_base;
     uint32_t gpa_page;
-    uint32_t page; /* that its bytes are in: the map may show another there later */
+    uint32_t page;      /* that its bytes are in: the map may show another there later */
     uint32_t gpa_page2; /* split: that its instruction ends in */
     uint32_t page2;
     uint32_t code;    /* entry */
@@ -126,13 +128,13 @@ struct bt_block {
 _Static_assert(sizeof(struct bt_block) == 64, "there are many");
 
 /* One place where translated code needs C: a helper call, or a memory access that missed. Its
- * number is its place in bt_cache.sites. What is seldom needed is made of it then: struct bt_call. */
+ * number is its place in bt_cache.sites. What is seldom needed is made of it: struct bt_call. */
 struct bt_site {
     uint32_t block;
-    uint32_t resume; /* memory sites: host code after the whole instruction */
-    uint16_t at;     /* where the instruction is in the block */
-    uint8_t size;    /* memory sites: bytes accessed */
-    uint8_t len : 4; /* 0: it is none, and if size is not 0, for its length */
+    uint32_t resume;  /* memory sites: host code after the whole instruction */
+    uint16_t at;      /* where the instruction is in the block */
+    uint8_t size;     /* memory sites: bytes accessed */
+    uint8_t len : 4;  /* 0: it is none, and if size is not 0, for its length */
     bool aligned : 1; /* memory sites: must be */
     bool fp_live : 1; /* vector registers must be loaded again before going on */
     bool leaves : 1;  /* what the code behind it relies on may be gone: see group.c */
@@ -147,7 +149,7 @@ struct bt_call {
     uint64_t ip;     /* offset in CS of the instruction, and of the next, less the slide */
     uint64_t next;
     sem_fn *fn;
-    uint32_t mode;   /* of the block */
+    uint32_t mode; /* of the block */
     uint8_t uncounted;
     bool fp_live, leaves;
     bool ends_block; /* may change mode or mapping: see bt_call_helper */
@@ -185,23 +187,27 @@ enum bt_slow_reason {
 
 /* Those of translation are in struct bt under its lock, the others with each vCPU. */
 struct bt_stats {
-    uint64_t blocks, sliding_blocks, insns, links, flushes, invalidations;
+    uint64_t blocks, sliding_blocks, inherited_blocks, insns, links, flushes, invalidations;
     uint64_t lookups, finds, fills_read, fills_write, steps, jump_clears;
     uint64_t left[BT_LEFT_REASONS];
     uint64_t slow[BT_SLOW_REASONS];
     uint64_t helpers[OP_COUNT];
 };
 
-/* Code memory: the same pages mapped twice, so that no page is ever writable and executable. */
+/* Code memory: the same pages mapped twice, so that no page is ever writable and executable. Of an
+ * heir (heir.c), pages of exec may be another's, which are not in `write`. */
 struct bt_cache {
     uint8_t *exec;
     uint8_t *write;
+    uint64_t *foreign;      /* owned: a bit for each such page; NULL: none */
+    uint32_t foreign_taken; /* pages that were copied to be changed; after so many, all are */
+    uint32_t foreign_max;
     size_t size;
     size_t used;      /* the straight paths of blocks grow up to cold_first, */
     size_t cold_used; /* what is rarely executed up to size */
     size_t cold_first;
     size_t stubs_end; /* what a flush keeps */
-    uint32_t *sites; /* struct bt_site one behind the other; words */
+    uint32_t *sites;  /* struct bt_site one behind the other; words */
     uint32_t site_used, site_max;
     struct bt_exit *exits;
     uint32_t exit_count, exit_max;
@@ -254,8 +260,8 @@ struct bt_vcpu {
     struct cpu *cpu;
     struct bt_jump *jumps;
     struct bt_call *calls; /* BT_CALLS of them, by number of the site */
-    uint64_t super_epoch; /* counts changes of what supervisor code may be mapped to */
-    uint64_t seen_global; /* the TLB generations of the last look */
+    uint64_t super_epoch;  /* counts changes of what supervisor code may be mapped to */
+    uint64_t seen_global;  /* the TLB generations of the last look */
     uint64_t seen_local;
     uint64_t first_gen[2];  /* generations that keys count from: supervisor's, user's */
     uint64_t return_gen[2]; /* what the entries of the return cache are good for */
@@ -282,6 +288,19 @@ void bt_stack_forget(struct cpu *cpu);
 
 #define BT_EXIT_INDIRECT 0u /* rip is in struct cpu already; upper half: site of the branch */
 #define BT_EXIT_STATE 1u    /* a helper changed rip or mode: struct cpu is whole */
+
+/* heir.c: the engine's verbs; and what is to be done before code is changed, or thrown away. */
+int bt_bequeath(struct engine *en, int fd, struct err *e);
+bool bt_inherit(struct engine *en, int fd);
+void bt_heir_take_page(struct bt_cache *c, uint32_t code);
+void bt_heir_drop(struct bt_cache *c);
+/* The place of eight aligned bytes of code where they may be changed. */
+static inline uint64_t *bt_code_word(struct bt_cache *c, uint32_t code)
+{
+    if (unlikely(c->foreign != NULL))
+        bt_heir_take_page(c, code);
+    return (uint64_t *)(void *)(c->write + (code & ~7u));
+}
 
 /* cache.c */
 MUST_CHECK int bt_cache_init(struct bt *bt, struct err *e);

@@ -86,6 +86,7 @@ static void release(void *p, size_t bytes)
 void bt_cache_fini(struct bt *bt)
 {
     struct bt_cache *c = &bt->cache;
+    bt_heir_drop(c);
     release(c->exec, c->size);
     release(c->write, c->size);
     release(c->sites, c->site_max * sizeof *c->sites);
@@ -113,6 +114,7 @@ void bt_cache_reset(struct bt *bt)
         if (b->split)
             c->page_head[b->page2] = 0;
     }
+    bt_heir_drop(c);
     madvise(c->hash, (c->hash_mask + 1) * sizeof *c->hash, MADV_DONTNEED);
     c->used = c->stubs_end;
     c->cold_used = c->cold_first;

@@ -43,8 +43,7 @@ static void print_host(FILE *f, const uint8_t *code, size_t len)
     }
 }
 
-void bt_dump_block(struct bt *bt, const struct bt_block *b, const struct insn *insn,
-                   unsigned count)
+void bt_dump_block(struct bt *bt, const struct bt_block *b, const struct insn *insn, unsigned count)
 {
     const struct bt_cache *k = &bt->cache;
     size_t code = k->used - b->code, cold = k->cold_used - b->cold;
@@ -52,7 +51,8 @@ void bt_dump_block(struct bt *bt, const struct bt_block *b, const struct insn *i
     if ((c->dump_first | c->dump_last) != 0 && (b->pc < c->dump_first || b->pc > c->dump_last))
         return;
     gpa_t gpa = (gpa_t)b->gpa_page << GMEM_PAGE_BITS | (b->pc & (GMEM_PAGE_SIZE - 1));
-    fprintf(bt->dump, "block %llx gpa %llx mode %x%s: %u instructions, %u bytes, %zu of host code\n",
+    fprintf(bt->dump,
+            "block %llx gpa %llx mode %x%s: %u instructions, %u bytes, %zu of host code\n",
             (unsigned long long)b->pc, (unsigned long long)gpa, b->mode, b->split ? " split" : "",
             count, b->size, code + cold);
     uint64_t ip = b->pc;

@@ -7,7 +7,7 @@
 
 static void patch_jump(struct bt_cache *c, const struct bt_exit *x, const uint8_t *code)
 {
-    uint64_t *at = (uint64_t *)(void *)(c->write + (x->patch & ~7u));
+    uint64_t *at = bt_code_word(c, x->patch);
     unsigned shift = (x->patch & 7) * 8;
     uint64_t rel = (uint32_t)(int32_t)(code - (c->exec + x->patch + 4));
     uint64_t word = __atomic_load_n(at, __ATOMIC_RELAXED);
@@ -20,7 +20,7 @@ static void patch_jump(struct bt_cache *c, const struct bt_exit *x, const uint8_
  * store, which leaves the next instruction alone: a vCPU may be about to execute that. */
 void bt_patch_entry(struct bt *bt, struct bt_block *b, const uint8_t *to)
 {
-    uint64_t *at = (uint64_t *)(void *)(bt->cache.write + b->code);
+    uint64_t *at = bt_code_word(&bt->cache, b->code);
     uint8_t patch[8];
     int32_t rel = (int32_t)(to - (bt->cache.exec + b->code + 5));
     uint64_t word = __atomic_load_n(at, __ATOMIC_RELAXED);
@@ -93,7 +93,8 @@ static const uint8_t *checked_entry(struct bt *bt, struct cpu *cpu, struct bt_bl
     emit_mov_imm(&e, T1, page);
     emit_rm(&e, 0x3b, true, T1, tag);
     other[0] = emit_jcc_fwd(&e, CC_NE);
-    emit_mov_imm(&e, T1, entry->addend);
+    emit_mov_imm(&e, T1, entry->addend - (uintptr_t)c->ram);
+    emit_rg(&e, 0x03, true, T1, HOT_OFF(ram));
     emit_rm(&e, 0x3b, true, T1, addend);
     other[1] = emit_jcc_fwd(&e, CC_NE);
     return end_checked(bt, b, e, code, other);
@@ -116,7 +117,8 @@ static const uint8_t *checked_entry_slid(struct bt *bt, struct bt_block *b)
     emit_rm(&e, 0x3b, true, T1, tag);
     other[0] = emit_jcc_fwd(&e, CC_NE);
     emit_rm(&e, 0x03, true, T1, addend);
-    emit_mov_imm(&e, T0, (uintptr_t)c->ram + ((uint64_t)b->page << GMEM_PAGE_BITS));
+    emit_mov_imm(&e, T0, (uint64_t)b->page << GMEM_PAGE_BITS);
+    emit_rg(&e, 0x03, true, T0, HOT_OFF(ram));
     emit_rr(&e, 0x39, true, T0, T1); /* cmp T1, T0 */
     other[1] = emit_jcc_fwd(&e, CC_NE);
     return end_checked(bt, b, e, code, other);

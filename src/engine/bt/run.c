@@ -240,10 +240,10 @@ static void check_target(struct cpu *cpu, uint32_t site)
 
 static enum bt_exit_reason reason_of(const struct bt *bt, uint32_t exit)
 {
-    return exit == BT_EXIT_INDIRECT       ? BT_LEFT_INDIRECT
-           : exit == BT_EXIT_STATE        ? BT_LEFT_STATE
+    return exit == BT_EXIT_INDIRECT      ? BT_LEFT_INDIRECT
+           : exit == BT_EXIT_STATE       ? BT_LEFT_STATE
            : bt->cache.exits[exit].entry ? BT_LEFT_ENTRY
-                                          : BT_LEFT_DIRECT;
+                                         : BT_LEFT_DIRECT;
 }
 
 /* Until an exit; unwinds to bt_run on guest faults. */
@@ -328,6 +328,7 @@ static enum engine_exit bt_run(struct engine *en, struct cpu *cpu)
     memset(hot, 0, sizeof *hot);
     hot->jump_cache = (uintptr_t)v->jumps;
     hot->exec = (uintptr_t)bt->cache.exec;
+    hot->ram = (uintptr_t)bt->cache.ram;
     hot->host_mxcsr = _mm_getcsr();
     hot->no_stack_addend = (uintptr_t)v->scratch - (BT_NO_STACK & ~0xfffull);
     cpu_exclusive_enter(cpu);
@@ -457,4 +458,6 @@ const struct engine_class bt_engine = {
     .invalidate = bt_invalidate,
     .stops_changed = bt_stops_changed,
     .stats = bt_stats,
+    .bequeath = bt_bequeath,
+    .inherit = bt_inherit,
 };

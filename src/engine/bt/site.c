@@ -81,8 +81,8 @@ static void make_call(const struct bt_vcpu *v, const struct bt_site *s, struct b
 {
     const struct bt_block *b = &v->bt->cache.blocks[s->block];
     struct insn *in = &out->insn;
-    if (s->len == 0 || insn_decode(in, s->bytes, s->len, b->mode & BT_MODE_WIDTH,
-                                   &v->cpu->features) != INSN_OK)
+    if (s->len == 0 ||
+        insn_decode(in, s->bytes, s->len, b->mode & BT_MODE_WIDTH, &v->cpu->features) != INSN_OK)
         bt_make_invalid(in, s->size != 0);
     out->resume = s->resume;
     out->ip = (b->pc + s->at - b->cs_base) & ip_mask(b->mode);

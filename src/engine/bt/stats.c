@@ -73,6 +73,10 @@ size_t bt_stats(struct engine *en, char *buf, size_t size)
     }
     line(&t, "blocks", "", s.blocks);
     line(&t, "sliding_blocks", "", s.sliding_blocks);
+    if (s.inherited_blocks != 0) {
+        line(&t, "inherited_blocks", "", s.inherited_blocks);
+        line(&t, "inherited_pages_changed", "", bt->cache.foreign_taken);
+    }
     line(&t, "insns", "", s.insns);
     line(&t, "code_bytes", "", bt->cache.used);
     line(&t, "cold_bytes", "", bt->cache.cold_used - bt->cache.cold_first);

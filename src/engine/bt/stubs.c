@@ -7,6 +7,7 @@
  * return address just below and steps over it first, so that fields have their usual places; it
  * stays where it is. C code runs on the thread's own stack.
  */
+#include "base/bits.h"
 #include "engine/bt/bt.h"
 #include "engine/bt/reg.h"
 
@@ -452,6 +453,8 @@ void bt_make_stubs(struct bt *bt)
     STUB(fp_load_c, bt, &e);
     STUB(fp_save, bt, &e);
 #undef STUB
-    c->stubs_end = c->used = (size_t)(e.p - c->write);
+    /* Of all code only the stubs know addresses of this process: heirs have pages of their own for
+     * them. */
+    c->stubs_end = c->used = align_up((size_t)(e.p - c->write), KIB(4));
     c->cold_used = c->cold_first;
 }

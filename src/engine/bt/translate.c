@@ -81,9 +81,9 @@ static void emit_one(struct translation *t)
     if (info->branch != BR_NONE)
         bt_count_up_to(t, t->i + 1);
     if (in->op != OP_INVALID && native_mode(t)) {
-        if (info->branch != BR_NONE ? bt_emit_branch(t)
-                                    : bt_emit_stack(t) || bt_emit_system(t) || bt_emit_string(t) ||
-                                          bt_emit_native(t))
+        if (info->branch != BR_NONE
+                ? bt_emit_branch(t)
+                : bt_emit_stack(t) || bt_emit_system(t) || bt_emit_string(t) || bt_emit_native(t))
             return;
     }
     bt_emit_helper(t);
