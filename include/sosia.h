@@ -320,6 +320,10 @@ int sosia_snapshot_open(struct sosia_snapshot **out, const char *path, char *err
 void sosia_snapshot_close(struct sosia_snapshot *s);
 void sosia_snapshot_config(struct sosia_snapshot *s, struct sosia_config *config);
 int sosia_snapshot_keep_disks(struct sosia_snapshot *s, const char *prefix, char *error);
+/* What came with x-sosia-snapshot's `translations` (docs/api.md) when this snapshot was made, in a
+ * sealed memory file that only a process trusted like this one has written: its code is executed.
+ * Borrowed until the VM has been restored. */
+void sosia_snapshot_translations(struct sosia_snapshot *s, int fd);
 /* Removes those again, when no VM came of it. */
 void sosia_snapshot_drop_disks(struct sosia_snapshot *s);
 int sosia_vm_restore(struct sosia_vm *vm, struct sosia_snapshot *s, char *error);

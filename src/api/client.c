@@ -20,6 +20,13 @@ struct api_client {
     size_t taken; /* bytes of the line that was returned last */
 };
 
+bool api_client_is_ours(const struct api_client *c)
+{
+    struct ucred peer;
+    socklen_t len = sizeof peer;
+    return getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.uid == geteuid();
+}
+
 /* -- Lines ------------------------------------------------------------------------------------- */
 static int receive_more(struct api_client *c, struct err *e)
 {

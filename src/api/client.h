@@ -6,6 +6,7 @@
 #define SOSIA_API_CLIENT_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "base/err.h"
 
@@ -16,6 +17,8 @@ MUST_CHECK int api_client_open(struct api_client **out, const char *which, unsig
                                struct err *e);
 /* The same over a connection that there is; it takes fd, in any case. */
 MUST_CHECK int api_client_new(struct api_client **out, int fd, unsigned timeout_s, struct err *e);
+/* Is the VM a process of ours, whom we can believe everything? */
+bool api_client_is_ours(const struct api_client *c);
 void api_client_close(struct api_client *c); /* NULL is allowed */
 
 /* Takes args (NULL: none). *result is the caller's to drop; result may be NULL. What the VM says

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -43,6 +44,7 @@ struct clone {
     char *vsock;     /* owned; or NULL */
     int ready_fd;
     int go_fd;
+    int translations; /* < 0: none */
 };
 
 /* -- In a clone: its identity ------------------------------------------------------------------ */
@@ -82,6 +84,7 @@ static int take_identity(void *ctx, struct run_options *o, const char **prefix, 
     struct clone *c = ctx;
     int r = 0;
     o->name = *prefix = c->name;
+    sosia_snapshot_translations(o->snapshot, c->translations);
     if (o->config.vsock != NULL) {
         o->config.vsock = c->vsock = xasprintf("%s.%s", o->config.vsock, c->name);
     }
@@ -106,6 +109,9 @@ static bool wait_for_go(void *ctx)
     bool go = null >= 0 && write(c->ready_fd, &byte, 1) == 1 && dup2(null, STDERR_FILENO) >= 0;
     close(null);
     close(c->ready_fd);
+    if (c->translations >= 0) {
+        close(c->translations);
+    }
     return go && read(c->go_fd, &byte, 1) == 1;
 }
 
@@ -151,6 +157,7 @@ static int clone_process(struct clone *c, const struct clone_options *o, const c
 /* -- In the process that makes them ------------------------------------------------------------ */
 struct family {
     unsigned count; /* that were started */
+    int translations; /* of the VM they are made of: a sealed file in memory; < 0: none */
     sigset_t signals; /* that were blocked before; the others wait until the files are tidied up */
     pid_t pid[CLONES_MAX];
     int ready_fd[CLONES_MAX];
@@ -180,7 +187,8 @@ static int spawn(struct family *f, const struct clone_options *o, const char *sn
         struct clone c = { .number = f->count + 1,
                            .name = name_of(o, f->count),
                            .ready_fd = ready[1],
-                           .go_fd = f->go_fd[0] };
+                           .go_fd = f->go_fd[0],
+                           .translations = f->translations };
         int status = clone_process(&c, o, snapshot);
         free(c.name);
         exit(status);
@@ -311,6 +319,33 @@ static int parse(struct clone_options *o, int argc, char **argv, struct err *e)
     return r;
 }
 
+/* Translations are executed, so from here on nobody may write them. */
+static void seal_translations(struct family *f)
+{
+    int seals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    if (f->translations >= 0 && fcntl(f->translations, F_ADD_SEALS, seals) < 0) {
+        close(f->translations);
+        f->translations = -1;
+    }
+}
+
+static int clone_running(struct family *f, const struct clone_options *o, struct err *e)
+{
+    char *scratch = xasprintf("%s.clones-%d", o->prefix, (int)getpid());
+    f->translations = memfd_create("sosia-translations", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int r = control_scratch_snapshot(o->source, scratch, f->translations, e);
+    if (r == 0) {
+        seal_translations(f);
+        r = make_all(f, o, scratch, e);
+        unlink(scratch); /* those that run have it mapped */
+    }
+    if (f->translations >= 0) {
+        close(f->translations);
+    }
+    free(scratch);
+    return r;
+}
+
 static int clone_source(const struct clone_options *o, struct err *e)
 {
     struct family *f = xzalloc(sizeof *f);
@@ -323,15 +358,10 @@ static int clone_source(const struct clone_options *o, struct err *e)
     sigaddset(&ending, SIGHUP);
     sigprocmask(SIG_BLOCK, &ending, &f->signals);
     if (stat(o->source, &st) == 0 && S_ISREG(st.st_mode)) {
+        f->translations = -1;
         r = make_all(f, o, o->source, e);
     } else {
-        char *scratch = xasprintf("%s.clones-%d", o->prefix, (int)getpid());
-        r = control_scratch_snapshot(o->source, scratch, e);
-        if (r == 0) {
-            r = make_all(f, o, scratch, e);
-            unlink(scratch); /* those that run have it mapped */
-        }
-        free(scratch);
+        r = clone_running(f, o, e);
     }
     for (unsigned i = 0; i < f->count && r == 0; i++) {
         char *name = name_of(o, i);

@@ -113,9 +113,9 @@ static int screenshot(const char *which, const char *file, struct err *e)
     return r;
 }
 
-/* Takes args; their "file" is added. */
-static int take_snapshot(const char *which, const char *file, json_t *args, json_t **did,
-                         struct err *e)
+/* Takes args; their "file" is added. translations: a memory file of ours, or < 0. */
+static int take_snapshot(const char *which, const char *file, json_t *args, int translations,
+                         json_t **did, struct err *e)
 {
     struct api_client *c;
     int r = api_client_open(&c, which, SNAPSHOT_PATIENCE_S, e);
@@ -126,14 +126,19 @@ static int take_snapshot(const char *which, const char *file, json_t *args, json
     char *path = absolute(file);
     json_object_set_new(args, "file", json_string(path));
     free(path);
+    if (translations >= 0 && api_client_is_ours(c)) {
+        path = xasprintf("/proc/%ld/fd/%d", (long)getpid(), translations);
+        json_object_set_new(args, "translations", json_string(path));
+        free(path);
+    }
     r = api_client_call(c, "x-sosia-snapshot", args, did, e);
     api_client_close(c);
     return r;
 }
 
-int control_scratch_snapshot(const char *which, const char *file, struct err *e)
+int control_scratch_snapshot(const char *which, const char *file, int translations, struct err *e)
 {
-    return take_snapshot(which, file, json_pack("{s:b}", "scratch", true), NULL, e);
+    return take_snapshot(which, file, json_pack("{s:b}", "scratch", true), translations, NULL, e);
 }
 
 /* argv: NAME FILE, and options in any place. */
@@ -160,7 +165,7 @@ static int snapshot(int argc, char **argv, struct err *e)
         r = err_set(e, -EINVAL, "the name of a VM, and a file");
     }
     if (r == 0) {
-        r = take_snapshot(names[0], names[1], json_incref(args), &did, e);
+        r = take_snapshot(names[0], names[1], json_incref(args), -1, &did, e);
     }
     if (r == 0) {
         printf("%s: %.1f MiB of memory in %lld ms, the guest stood still for %.1f ms\n", names[1],

@@ -12,7 +12,9 @@ bool control_knows(const char *command);
 /* argv[0] is the command. Returns the exit status. */
 int control_main(int argc, char **argv);
 void control_help(FILE *to);
-/* Of a VM that runs, for our own use: not synced. */
-MUST_CHECK int control_scratch_snapshot(const char *which, const char *file, struct err *e);
+/* Of a VM that runs, for our own use: not synced. translations: a memory file that gets those of
+ * its engine, if it has some and the VM is a process of this user. */
+MUST_CHECK int control_scratch_snapshot(const char *which, const char *file, int translations,
+                                        struct err *e);
 
 #endif

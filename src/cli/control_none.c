@@ -18,9 +18,10 @@ int control_main(int argc, char **argv)
 
 void control_help(FILE *to) { fputs("       (commands to VMs that run need jansson)\n", to); }
 
-int control_scratch_snapshot(const char *which, const char *file, struct err *e)
+int control_scratch_snapshot(const char *which, const char *file, int translations, struct err *e)
 {
     (void)file;
+    (void)translations;
     return err_set(e, -ENOTSUP, "%s is no snapshot, and commands to VMs that run need jansson",
                    which);
 }

@@ -30,7 +30,7 @@ int sosia_vm_snapshot(struct sosia_vm *vm, const char *path,
                       struct sosia_snapshot_result *result, char *error)
 {
     struct err e = { 0 };
-    struct snapshot_save how = { .path = path };
+    struct snapshot_save how = { .path = path, .translations = -1 };
     struct snapshot_result did = { 0 };
     if (options != NULL) {
         how.parent = options->parent;
@@ -55,6 +55,8 @@ int sosia_snapshot_open(struct sosia_snapshot **out, const char *path, char *err
     }
     return give(error, r, &e);
 }
+
+void sosia_snapshot_translations(struct sosia_snapshot *s, int fd) { inner(s)->translations = fd; }
 
 void sosia_snapshot_close(struct sosia_snapshot *s) { snapshot_close(inner(s)); }
 

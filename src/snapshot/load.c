@@ -104,6 +104,7 @@ static int read_state(struct snapshot *s, struct err *e)
 int snapshot_open(struct snapshot **out, const char *path, struct err *e)
 {
     struct snapshot *s = xzalloc(sizeof *s);
+    s->translations = -1;
     int r = chain_open(&s->chain, path, e);
     if (r == 0) {
         r = read_state(s, e);
@@ -243,10 +244,15 @@ int snapshot_load(struct snapshot *s, struct machine *m, struct err *e)
     if (r == 0) {
         r = machine_load_state(m, s->state, e);
     }
-    if (r == 0) {
+    machine_memory_changed(m);
+    if (r == 0 && s->translations >= 0 && m->engine_class->inherit != NULL &&
+        !m->engine_class->inherit(m->engine, s->translations)) {
+        log_info("the translations that came with the snapshot are not of this program and "
+                 "configuration: all are made anew");
+    }
+    if (r == 0) { /* writes to memory: from here on it is not as it was */
         r = pc_new_generation(m->pc, e);
     }
-    machine_memory_changed(m);
     if (r == 0) { /* to the guest it was a moment that took long: its clocks show today */
         snapshot_step_time(m, h->wall_ns);
     }

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
 #include "machine/freeze.h"
 #include "machine/moving.h"
 #include "machine/pc.h"
@@ -101,6 +102,17 @@ static void put_state(struct machine *m, struct state_out *o, const struct freez
 
 static void put_wall_time(struct snapfile_header *h) { h->wall_ns = ns_of(CLOCK_REALTIME); }
 
+/* Those who take the snapshot up can do without. */
+static void put_translations(struct machine *m, int fd)
+{
+    struct err e;
+    if (fd >= 0 && m->engine_class->bequeath != NULL &&
+        m->engine_class->bequeath(m->engine, fd, &e) < 0) {
+        log_warn("%s", e.msg);
+        (void)!ftruncate(fd, 0);
+    }
+}
+
 /* Nothing but what is to be written, and the pipe, is left open: the guest's connections must not
  * live on because we do. */
 static _Noreturn void be_the_child(struct save *s, int to_parent, pid_t parent)
@@ -133,6 +145,7 @@ static int stand_still(struct machine *m, void *ctx, struct err *e)
         return r;
     }
     put_state(m, s->state, &s->freeze);
+    put_translations(m, s->how->translations);
     put_wall_time(&s->image.header);
     size_t len;
     s->image.state = state_out_data(s->state, &len);

@@ -18,6 +18,9 @@ struct snapshot_save {
     const char *parent; /* a snapshot of the same machine; NULL: none */
     bool compress;
     bool scratch; /* nobody needs it after a crash of the host: nothing is synced */
+    /* A file in memory that gets what the engine made of the guest's code, for those that take this
+     * snapshot up (engine.h); < 0: none. It stays empty when the engine has nothing to give. */
+    int translations;
 };
 
 struct snapshot_result {
@@ -57,6 +60,7 @@ struct snapshot {
     struct state_in *state;
     struct vmconfig *config;
     bool kept[SOSIA_DISKS_MAX]; /* the disk in config is an overlay that may be written */
+    int translations; /* borrowed: as in snapshot_save, of this very snapshot; < 0: none */
 };
 
 MUST_CHECK int snapshot_open(struct snapshot **out, const char *path, struct err *e);

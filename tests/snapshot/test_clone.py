@@ -84,6 +84,13 @@ def rounds(path, more):
     return found
 
 
+def counters(env, name):
+    """Of its engine."""
+    _, out, _ = g.run("info", name, "engine", env=env)
+    return {w[0]: int(w[1]) for w in (line.split() for line in out.splitlines()) if len(w) == 2 and
+            w[1].isdigit()}
+
+
 def new_cards(path):
     with open(path, "rb") as f:
         text = f.read().decode(errors="replace")
@@ -132,6 +139,9 @@ def session(tap, work, env):
     if tap.ok(status == 0 and "web-3" in out, "clones of a VM that runs", out, err):
         ids = check_clones(tap, env, "web", here("web-{n}.log"), "1", net)
         tap.ok(before not in ids and generation(env, "web") == before, "the source keeps its own")
+        c = counters(env, "web-2")
+        tap.ok(c.get("bt.inherited_blocks", 0) > 10 * c.get("bt.blocks", 0),
+               "what the source had translated is not translated again", c)
     tap.ok(names(env) == ["web", "web-1", "web-2", "web-3"], "all are there", names(env))
     t.text = ""
     m = t.expect(ROUND, 60) and t.expect(ROUND, 60)
