@@ -41,6 +41,13 @@ ssize_t pwrite(int fd, const void *buf, size_t len, off_t offset)
     return syscall(SYS_pwrite64, fd, buf, len, offset);
 }
 
+/* As short as it may be: the rest comes by pwrite. */
+ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t offset)
+{
+    (void)count;
+    return pwrite(fd, iov[0].iov_base, iov[0].iov_len, offset);
+}
+
 int fdatasync(int fd)
 {
     if (fail_sync) {

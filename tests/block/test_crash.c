@@ -108,6 +108,16 @@ ssize_t pwrite(int fd, const void *buf, size_t len, off_t offset)
     return syscall(SYS_pwrite64, fd, buf, len, offset);
 }
 
+ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t offset)
+{
+    off_t at = offset;
+    for (int i = 0; i < count; i++) {
+        remember(CHANGE_WRITE, (uint64_t)at, iov[i].iov_len, iov[i].iov_base);
+        at += (off_t)iov[i].iov_len;
+    }
+    return syscall(SYS_pwritev, fd, iov, count, offset, 0);
+}
+
 int ftruncate(int fd, off_t size)
 {
     remember(CHANGE_SIZE, (uint64_t)size, 0, NULL);
