@@ -47,7 +47,7 @@ int qcow2_write_fields(struct qcow2 *q)
     return r < 0 ? r : hostfile_sync(q->file);
 }
 
-int qcow2_write_features(struct qcow2 *q)
+int qcow2_store_features(struct qcow2 *q)
 {
     uint8_t h[24];
     if (q->version < 3) {
@@ -56,8 +56,13 @@ int qcow2_write_features(struct qcow2 *q)
     store_be64(h, q->incompatible);
     store_be64(h + 8, q->compatible);
     store_be64(h + 16, q->autoclear);
-    int r = hostfile_write(q->file, 72, h, sizeof h);
-    return r < 0 ? r : hostfile_sync(q->file);
+    return hostfile_write(q->file, 72, h, sizeof h);
+}
+
+int qcow2_write_features(struct qcow2 *q)
+{
+    int r = qcow2_store_features(q);
+    return r < 0 || q->version < 3 ? r : hostfile_sync(q->file);
 }
 
 static int bad(struct qcow2 *q, struct err *e, const char *what)

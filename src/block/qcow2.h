@@ -68,6 +68,8 @@ struct qcow2 {
     uint32_t snapshot_count;
     uint64_t snapshots_offset;
     uint64_t incompatible, compatible, autoclear;
+    bool
+        flushing; /* the dirty bit is there for tables that are being written, and goes with that */
     uint32_t header_len;
     enum qcow2_compression compression;
     char *backing; /* NULL: none */
@@ -92,6 +94,7 @@ static inline uint64_t qcow2_index(const struct qcow2 *q, uint64_t offset)
 /* -- qcow2.c -- */
 /* Size, tables and snapshots in the header, in one write, on the medium. */
 int qcow2_write_fields(struct qcow2 *q);
+int qcow2_store_features(struct qcow2 *q); /* without a sync */
 int qcow2_write_features(struct qcow2 *q);
 /* Shared parts of the check: what a corrupt table gets. */
 int qcow2_corrupt(struct qcow2 *q, const char *what, uint64_t value);

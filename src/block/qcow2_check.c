@@ -4,6 +4,7 @@
  * Too low a refcount, or a table that points nowhere, is a corruption; too high a one a leak.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,8 @@ struct count {
     bool fix;          /* bad entries become empty */
     bool quiet;        /* again, after repair */
     bool broken_refs;  /* the refcounts cannot be fixed one by one */
+    bool dirty;        /* leaks are what the next to write gives back, not findings */
+    uint64_t awaiting; /* of these */
 };
 
 static void finding(struct count *c, bool leak, const char *what, uint64_t where)
@@ -204,6 +207,8 @@ static int compare(struct count *c)
         if (count < c->refs[i]) {
             finding(c, false, "refcount too low for the cluster at", offset);
             c->broken_refs = true;
+        } else if (count > c->refs[i] && c->dirty) {
+            c->awaiting++;
         } else if (count > c->refs[i]) {
             finding(c, true, "cluster at", offset);
         }
@@ -353,7 +358,7 @@ int qcow2_check(struct block *b, bool fix, struct block_check *result, struct er
     if (r == 0) {
         r = hostfile_size(b->file, &size);
     }
-    struct count c = { .q = q, .result = result };
+    struct count c = { .q = q, .result = result, .dirty = !fix && (q->incompatible & QCOW2_DIRTY) };
     if (r == 0) {
         c.clusters = (size >> q->cluster_bits) + ((size & (q->cluster_size - 1)) != 0);
         c.refs = try_alloc((size_t)c.clusters, sizeof *c.refs);
@@ -366,6 +371,12 @@ int qcow2_check(struct block *b, bool fix, struct block_check *result, struct er
     }
     if (r == 0) {
         r = compare(&c);
+    }
+    if (r == 0 && c.awaiting != 0) {
+        block_check_say(result,
+                        "was not closed properly: %" PRIu64 " leaked clusters are given back when "
+                        "it is next opened for writing",
+                        c.awaiting);
     }
     if (r == 0) {
         r = check_flags(&c);

@@ -375,10 +375,36 @@ static int apply_freed(struct qcow2 *q)
     return r;
 }
 
+/* Whoever is killed between counting clusters and pointing to them, or between no more pointing and
+ * no more counting, leaves leaks: the dirty bit is there meanwhile, so that the next to write counts
+ * again. It is on the medium before the tables are, as these begin with a sync. */
+static int flush_marked(struct qcow2 *q)
+{
+    if (q->version >= 3 && !(q->incompatible & QCOW2_DIRTY) && meta_is_dirty(q->meta)) {
+        q->incompatible |= QCOW2_DIRTY;
+        int r = qcow2_store_features(q);
+        if (r < 0) {
+            q->incompatible &= ~(uint64_t)QCOW2_DIRTY;
+            return r;
+        }
+        q->flushing = true;
+    }
+    return meta_flush(q->meta);
+}
+
+/* What became free is counted down in memory only, and the bit stays until that is written. */
 int qcow2_flush_tables(struct qcow2 *q)
 {
-    int r = meta_flush(q->meta);
-    return r == 0 && q->freed_count != 0 ? apply_freed(q) : r;
+    int r = flush_marked(q);
+    if (r == 0 && q->freed_count != 0) {
+        r = apply_freed(q);
+    }
+    if (r == 0 && q->flushing && !meta_is_dirty(q->meta)) {
+        q->flushing = false;
+        q->incompatible &= ~(uint64_t)QCOW2_DIRTY;
+        r = qcow2_store_features(q);
+    }
+    return r;
 }
 
 /* A larger table, with the blocks that count itself and them, in clusters that nothing counts yet.
@@ -398,7 +424,7 @@ int qcow2_grow_table(struct qcow2 *q, uint64_t cluster)
     if (tables * q->cluster_size > QCOW2_MAX_RT_BYTES) {
         return -EFBIG;
     }
-    int r = meta_flush(q->meta);
+    int r = flush_marked(q);
     size_t counts_len = (size_t)(blocks * q->cluster_size),
            len = (size_t)(tables * q->cluster_size);
     uint8_t *counts = try_alloc(1, counts_len), *table = try_alloc(1, len);

@@ -507,6 +507,7 @@ static int change_locked(struct qcow2 *q, enum block_snapshot_verb verb, const c
         table_free(&t);
         return err_set(e, -ENOENT, "%s: no snapshot '%s'", q->block->path, name);
     }
+    q->flushing = false; /* it stays until we say so */
     r = set_dirty(q, true);
     if (r == 0) {
         r = verb == BLOCK_SNAPSHOT_CREATE  ? create(q, &t, name, e)

@@ -212,7 +212,7 @@ int qcow2_flush(struct block *b)
 {
     struct qcow2 *q = b->priv;
     pthread_rwlock_wrlock(&q->lock);
-    bool tables = meta_is_dirty(q->meta) || q->freed_count != 0;
+    bool tables = meta_is_dirty(q->meta) || q->freed_count != 0 || q->flushing;
     int r = tables ? qcow2_flush_tables(q) : 0;
     pthread_rwlock_unlock(&q->lock);
     return tables ? r : hostfile_sync(b->file);

@@ -130,9 +130,12 @@ int fallocate(int fd, int mode, off_t offset, off_t len)
     return (int)syscall(SYS_fallocate, fd, mode, offset, len);
 }
 
+static useconds_t sync_us; /* a kill comes during a sync most of the time, on a real disk */
+
 int fdatasync(int fd)
 {
     uint64_t rng = 1;
+    usleep(sync_us);
     (void)fd;
     for (const struct change *c = pending; c != NULL; c = c->next) {
         apply(medium, &medium_size, c, 256, &rng);
@@ -313,6 +316,7 @@ static void write_until_killed(const struct shape *s, struct progress *progress)
 {
     uint8_t buf[PIECE];
     struct block *b = open_image(path, s);
+    sync_us = 500;
     for (unsigned n = 1;; n++) {
         progress->started = n;
         memset(buf, (int)(n % 251), sizeof buf);
@@ -328,9 +332,25 @@ static void write_until_killed(const struct shape *s, struct progress *progress)
     }
 }
 
+/* Version 2 has no dirty bit: leaks remain until somebody repairs it. */
+static void check_leaks(const struct shape *s)
+{
+    const struct block_options o = { .path = path, .format = "qcow2", .flags = BLOCK_READONLY };
+    struct block_check k = { .say = say };
+    struct err e = { "" };
+    struct block *b;
+    if (strcmp(s->create.format, "qcow2") == 0 && s->create.compat != 2) {
+        assert_int_equal(block_open(&b, &o, &e), 0);
+        assert_int_equal(block_check(b, false, &k, &e), 0);
+        assert_int_equal(k.leaks, 0);
+        block_close(b);
+    }
+}
+
 static void check_after_kill(const struct shape *s, unsigned started, unsigned flushed)
 {
     uint8_t buf[PIECE];
+    check_leaks(s);
     struct block *b = open_image(path, s);
     struct block_check k = { .say = say };
     struct err e = { "" };
