@@ -52,8 +52,8 @@ uint64_t clock_next_deadline(struct clock *c);
  * TIMER_NEVER. The deadline returned may be past: a run is bounded, so that a guest whose timers
  * are always due cannot hold the loop. */
 uint64_t clock_run_due(struct clock *c);
-/* Pause, and fire what was due by then and not yet fired because its thread came late: what is saved
- * of a paused machine holds nothing that should have happened. As bounded as clock_run_due. */
+/* Pause, and fire what was due by then and not yet fired because its thread came late: what is
+ * saved of a paused machine holds nothing that should have happened. Bounded as clock_run_due. */
 void clock_stop(struct clock *c);
 /* Called whenever the earliest deadline moves earlier (so that the loop's sleep is cut short). */
 void clock_set_rearm(struct clock *c, void (*rearm)(void *ctx), void *ctx);

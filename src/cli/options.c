@@ -169,13 +169,17 @@ static int parse_console(struct run_options *o, char *text, struct err *e)
 
 static int parse_engine(const char *text, struct err *e)
 {
-    static const char *const known[] = {"auto", "bt", "kvm", "interp"};
+    static const char *const known[] = {
+        "auto", "bt", "kvm", "interp", "kvm,irqchip=none", "kvm,irqchip=split", "kvm,irqchip=full",
+    };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(text, known[i]) == 0) {
             return 0;
         }
     }
-    return err_set(e, -EINVAL, "--engine: '%s' is not auto, bt, kvm or interp", text);
+    return err_set(e, -EINVAL,
+                   "--engine: '%s' is not auto, bt, interp, kvm or kvm,irqchip=none|split|full",
+                   text);
 }
 
 /* FILE[,FIRST[-LAST]]: linear addresses in hexadecimal. */

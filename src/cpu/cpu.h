@@ -232,6 +232,8 @@ struct cpu_world {
     /* IA32_APIC_BASE, x2APIC registers 0x800..0x8ff, IA32_TSC_DEADLINE; false: #GP(0) */
     bool (*apic_msr_read)(void *ctx, struct cpu *cpu, uint32_t msr, uint64_t *value);
     bool (*apic_msr_write)(void *ctx, struct cpu *cpu, uint32_t msr, uint64_t value);
+    /* A local APIC of the engine's ended a level-triggered interrupt. May be NULL. */
+    void (*apic_eoi)(void *ctx, struct cpu *cpu, uint8_t vector);
     uint8_t (*cr8_get)(void *ctx, struct cpu *cpu);
     void (*cr8_set)(void *ctx, struct cpu *cpu, uint8_t tpr);
     uint64_t (*tsc)(void *ctx);     /* guest TSC before per-vCPU offset; same on every vCPU */

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "cpu/cpu.h"
+#include "state/chips.h"
 
 enum engine_exit {
     ENGINE_EXIT_KICK,     /* CPU_EV_KICK was set; the caller clears it */
@@ -28,6 +29,14 @@ enum cpu_group {
     CPU_GROUP_ALL = 0x1f,
 };
 
+/* Which interrupt controllers the engine is to have itself, if it can. */
+enum engine_irqchip {
+    ENGINE_IRQCHIP_NONE,  /* none: the machine's own work */
+    ENGINE_IRQCHIP_AUTO,  /* what is fastest here */
+    ENGINE_IRQCHIP_SPLIT, /* local APICs */
+    ENGINE_IRQCHIP_FULL,  /* also the 8259s and the I/O APIC */
+};
+
 struct engine_config {
     struct gmem *mem;
     struct cpu **cpus;
@@ -36,6 +45,7 @@ struct engine_config {
     /* Count instructions exactly: cpu->icount is right whenever the world is asked for something,
      * and run() comes back at cpu->icount_limit, before anything is delivered there. */
     bool virtual_time;
+    enum engine_irqchip irqchip;
     /* For people who look inside translation (bt): a file that gets the guest and host code of each
      * block whose first byte is in [dump_first, dump_last] (0, 0: all), and whether to write
      * /tmp/perf-PID.map, by which `perf` names translated code. Borrowed. */
@@ -54,6 +64,29 @@ struct engine_probe {
 struct engine; /* each engine defines its own, starting with struct engine_base */
 struct engine_base {
     const struct engine_class *cls;
+};
+
+/* Interrupt controllers of the engine's own. While they work the machine's are asleep: machine and
+ * engine hand the registers to and fro (machine/chips.c). -errno: the host failed, logged.
+ * Machine lock held. */
+struct engine_chips {
+    /* No vCPU runs: theirs work from here on, or no more. */
+    void (*given)(struct engine *en, bool yes);
+    /* No vCPU runs, or it is the thread of this one. */
+    int (*get_lapic)(struct engine *en, struct cpu *cpu, struct chip_lapic *out);
+    int (*set_lapic)(struct engine *en, struct cpu *cpu, const struct chip_lapic *in);
+    /* [any] An interrupt message (SDM 3 11.11), bits 31:8 of its destination in bits 63:40 of the
+     * address. False: nobody took it. */
+    bool (*message)(struct engine *en, uint64_t address, uint32_t data);
+    /* Split. [any] The I/O APIC's entries: the end of a level-triggered interrupt that one of them
+     * may have made comes to cpu_world.apic_eoi. */
+    int (*route)(struct engine *en, const uint64_t redir[CHIP_IOAPIC_PINS]);
+    /* Full; NULL: the board's chips are the machine's own. No vCPU runs. */
+    int (*get_board)(struct engine *en, struct chip_board *out);
+    int (*set_board)(struct engine *en, const struct chip_board *in);
+    /* Full. [any] */
+    void (*pic_line)(struct engine *en, unsigned n, int level);
+    void (*ioapic_line)(struct engine *en, unsigned pin, int level);
 };
 
 struct engine_class {
@@ -87,6 +120,8 @@ struct engine_class {
      * nobody may be able to write it ever again: its code is executed as it is. */
     int (*bequeath)(struct engine *en, int fd, struct err *e);
     bool (*inherit)(struct engine *en, int fd);
+    /* Optional: its own interrupt controllers; NULL: this VM has none but the machine's. */
+    const struct engine_chips *(*chips)(struct engine *en);
     /* Optional: "name value" lines of counters. */
     size_t (*stats)(struct engine *en, char *buf, size_t size);
 };

@@ -76,21 +76,58 @@ static int choose_best(const struct engine_class **out, struct err *e)
     return err_set(e, -ENODEV, "no engine can run on this host");
 }
 
-int machine_choose_engine(const struct engine_class **out, const char *name, struct err *e)
+/* "NAME" or "NAME,irqchip=..." */
+static int parse_options(const char *name, size_t *len, enum engine_irqchip *irqchip, struct err *e)
 {
+    static const struct {
+        const char *text;
+        enum engine_irqchip kind;
+    } kinds[] = { { "none", ENGINE_IRQCHIP_NONE },
+                  { "split", ENGINE_IRQCHIP_SPLIT },
+                  { "full", ENGINE_IRQCHIP_FULL } };
+    static const char option[] = ",irqchip=";
+    const char *rest = name + strcspn(name, ",");
+    *len = (size_t)(rest - name);
+    *irqchip = ENGINE_IRQCHIP_AUTO;
+    if (*rest == '\0') {
+        return 0;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        if (strncmp(rest, option, strlen(option)) == 0 &&
+            strcmp(rest + strlen(option), kinds[i].text) == 0) {
+            *irqchip = kinds[i].kind;
+            return 0;
+        }
+    }
+    return err_set(e, -EINVAL, "engine '%s': its option is irqchip=none, split or full", name);
+}
+
+int machine_choose_engine(const struct engine_class **out, enum engine_irqchip *irqchip,
+                          const char *name, struct err *e)
+{
+    size_t len;
+    int r = parse_options(name != NULL ? name : "auto", &len, irqchip, e);
+    if (r < 0) {
+        return r;
+    }
     if (name == NULL || strcmp(name, "auto") == 0) {
         return choose_best(out, e);
     }
     for (size_t i = 0; i < ARRAY_LEN(engines); i++) {
         struct engine_probe probe = { 0 };
-        if (strcmp(engines[i]->name, name) != 0) {
+        if (strlen(engines[i]->name) != len || strncmp(engines[i]->name, name, len) != 0) {
             continue;
+        }
+        if (*irqchip >= ENGINE_IRQCHIP_SPLIT && engines[i]->chips == NULL) {
+            return err_set(e, -EINVAL, "engine %s has no interrupt controllers of its own",
+                           engines[i]->name);
         }
         engines[i]->probe(&probe);
         if (!probe.usable) {
-            return err_set(e, -ENODEV, "engine %s cannot run here: %s", name, probe.text);
+            return err_set(e, -ENODEV, "engine %s cannot run here: %s", engines[i]->name,
+                           probe.text);
         }
-        log_info("engine %s: %s", name, probe.text);
+        log_info("engine %s: %s", engines[i]->name, probe.text);
         *out = engines[i];
         return 0;
     }

@@ -58,6 +58,7 @@ static int make_engine(struct machine *m, const struct machine_config *c, struct
         .cpus = m->cpus,
         .cpu_count = m->cpu_count,
         .virtual_time = m->virtual_time,
+        .irqchip = m->irqchip,
         .code_cache_bytes = c->code_cache_bytes,
         .dump_path = c->dump_code,
         .dump_first = c->dump_first,
@@ -81,7 +82,7 @@ static int build(struct machine *m, const struct machine_config *c, struct err *
 {
     int r = machine_config_check(c, e);
     if (r == 0) {
-        r = machine_choose_engine(&m->engine_class, c->engine, e);
+        r = machine_choose_engine(&m->engine_class, &m->irqchip, c->engine, e);
     }
     if (r == 0) {
         r = machine_open_boot_files(m, c, e);

@@ -93,7 +93,9 @@ struct machine {
     struct vcpu *vcpus;
     unsigned cpu_count;
     const struct engine_class *engine_class;
+    enum engine_irqchip irqchip;
     struct engine *engine;
+    _Atomic bool chips_given; /* chips.h; changes with the machine lock held */
     struct pc *pc;
     struct vmconfig *config; /* owned: what it was made from, for snapshots */
     struct vnc *vnc; /* or NULL */
@@ -209,8 +211,9 @@ long machine_info(struct machine *m, const char *topic, char *buf, size_t size);
 const struct engine_class *machine_engine(unsigned n);
 /* What it is, whether it can be used here, how fast it is; or what is missing. Runs guest code. */
 bool machine_describe_engine(const struct engine_class *cls, char *text, size_t size);
-MUST_CHECK int machine_choose_engine(const struct engine_class **out, const char *name,
-                                     struct err *e);
+/* name: also "kvm,irqchip=none", "split" or "full". */
+MUST_CHECK int machine_choose_engine(const struct engine_class **out, enum engine_irqchip *irqchip,
+                                     const char *name, struct err *e);
 
 /* -- trial.c: a loop, CPUID and a change of the page tables. e says what went wrong. */
 MUST_CHECK int machine_try_engine(const struct engine_class *cls, double *rounds_per_s,

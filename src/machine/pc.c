@@ -15,6 +15,7 @@
 #include "boot/e820.h"
 #include "cpu/model.h"
 #include "dev/pc/msi.h"
+#include "machine/chips.h"
 #include "machine/drives.h"
 #include "machine/firmware.h"
 #include "machine/hotplug.h"
@@ -69,13 +70,11 @@ static void isa_out(void *ctx, int n, int level)
 /* input: 0 the ISA device, 1 the PCI interrupt router, 2 and 3 what shares the line */
 static struct irq isa(struct pc *p, int n, int input) { return irq_or_input(&p->isa[n], input); }
 
-/* The 8259's INTR is on processor 0's LINT0, in the virtual-wire way (MP 1.4 3.6.2). */
 static void intr_out(void *ctx, int n, int level)
 {
     (void)n;
     struct pc *p = ctx;
-    struct irq lint0 = lapic_lint(&p->lapics[0], 0);
-    irq_set(&lint0, level);
+    machine_chips_intr(p->machine, level);
 }
 
 static int extint_ack(void *ctx)
@@ -85,11 +84,17 @@ static int extint_ack(void *ctx)
     return pic_ack(&m->pc->pic);
 }
 
+/* DEVIATION: while local APICs are the engine's, which have no pins, to processor 0 whatever its
+ * LINT1 says, as no operating system changes it. */
 static void nmi_update(struct pc *p)
 {
+    int level = p->nmi_level && !p->nmi_masked;
+    if (level && !p->lapics[0].lint[1] && p->lapics[0].asleep) {
+        cpu_nmi(p->machine->cpus[0]);
+    }
     for (unsigned i = 0; i < p->machine->cpu_count; i++) {
         struct irq lint1 = lapic_lint(&p->lapics[i], 1);
-        irq_set(&lint1, p->nmi_level && !p->nmi_masked);
+        irq_set(&lint1, level);
     }
 }
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "machine/chips.h"
 #include "machine/machine.h"
 #include "machine/pc.h"
 #include "machine/vtime.h"
@@ -195,6 +196,7 @@ static void *vcpu_main(void *arg)
         if (m->virtual_time && !machine_vtime_begin(m, v)) {
             continue;
         }
+        machine_give_chips(m);
         switch (m->engine_class->run(m->engine, v->cpu)) {
         case ENGINE_EXIT_KICK:
         case ENGINE_EXIT_LIMIT:
@@ -288,6 +290,7 @@ void machine_pause(struct machine *m)
     machine_hold(m, HOLD_PAUSE);
     machine_barrier(m);
     bus_lock(m->bus);
+    machine_take_chips(m);
     machine_time_stop(&m->time);
     clock_stop(m->clock);
     bus_unlock(m->bus);
@@ -324,6 +327,7 @@ void machine_look(struct machine *m, void (*fn)(struct machine *m, void *ctx), v
     machine_hold(m, HOLD_LOOK);
     machine_barrier(m);
     bus_lock(m->bus);
+    machine_take_chips(m);
     for (unsigned i = 0; i < m->cpu_count; i++) {
         m->engine_class->sync(m->engine, m->cpus[i], CPU_GROUP_ALL, false);
     }
@@ -356,6 +360,7 @@ int machine_still(struct machine *m, int (*fn)(struct machine *m, void *ctx, str
     pthread_mutex_unlock(&m->run_lock);
     bus_lock(m->bus);
     bool ran = !m->time.stopped;
+    machine_take_chips(m);
     machine_time_stop(&m->time);
     clock_stop(m->clock);
     int r = machine_get_end(m, &end) == 0
@@ -433,6 +438,7 @@ static void do_reset(void *ctx)
     if (!(atomic_load(&m->hold) & HOLD_RESET) || m->quit) {
         return; /* several had asked: done */
     }
+    machine_take_chips(m);
     for (unsigned i = 0; i < m->cpu_count; i++) {
         m->engine_class->sync(m->engine, m->cpus[i], CPU_GROUP_ALL, true);
     }

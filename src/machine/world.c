@@ -4,16 +4,12 @@
  * Thread: [vcpu] of the processor passed; none of these is called with the machine lock held.
  */
 #include "cpu/fpu.h"
+#include "machine/chips.h"
 #include "machine/machine.h"
 #include "machine/pc.h"
 
 #define PORT_CLEAR_BUSY 0xf0u /* of the coprocessor: clears FERR# */
 #define IRQ_COPROCESSOR 13
-
-static struct lapic *lapic_of(struct machine *m, const struct cpu *cpu)
-{
-    return &m->pc->lapics[cpu->index];
-}
 
 static uint32_t world_port_in(void *ctx, struct cpu *cpu, uint16_t port, unsigned size)
 {
@@ -35,34 +31,34 @@ static void world_port_out(void *ctx, struct cpu *cpu, uint16_t port, unsigned s
 static uint64_t world_mmio_read(void *ctx, struct cpu *cpu, gpa_t gpa, unsigned size)
 {
     struct machine *m = ctx;
-    struct lapic *l = lapic_of(m, cpu);
-    if (!lapic_claims(l, gpa)) {
+    if (!lapic_claims(&m->pc->lapics[cpu->index], gpa)) {
         return bus_mmio_read(m->bus, gpa, size);
     }
-    bus_lock(m->bus);
-    uint64_t v = lapic_mmio_read(l, gpa % LAPIC_PAGE, size);
-    bus_unlock(m->bus);
+    uint64_t v = lapic_mmio_read(machine_borrow_lapic(m, cpu), gpa % LAPIC_PAGE, size);
+    machine_return_lapic(m, cpu);
     return v;
 }
 
 static void world_mmio_write(void *ctx, struct cpu *cpu, gpa_t gpa, unsigned size, uint64_t value)
 {
     struct machine *m = ctx;
-    struct lapic *l = lapic_of(m, cpu);
-    if (!lapic_claims(l, gpa)) {
+    if (!lapic_claims(&m->pc->lapics[cpu->index], gpa)) {
         bus_mmio_write(m->bus, gpa, size, value);
         return;
     }
-    bus_lock(m->bus);
-    lapic_mmio_write(l, gpa % LAPIC_PAGE, size, value);
-    bus_unlock(m->bus);
+    lapic_mmio_write(machine_borrow_lapic(m, cpu), gpa % LAPIC_PAGE, size, value);
+    machine_return_lapic(m, cpu);
 }
 
 static int world_irq_ack(void *ctx, struct cpu *cpu)
 {
     struct machine *m = ctx;
+    struct lapic *l = &m->pc->lapics[cpu->index];
     bus_lock(m->bus);
-    int vector = lapic_ack(lapic_of(m, cpu));
+    /* An engine that has local APICs asks only for the 8259s' interrupt. */
+    int vector = !l->asleep                 ? lapic_ack(l)
+                 : pic_pending(&m->pc->pic) ? pic_ack(&m->pc->pic)
+                                            : -1;
     bus_unlock(m->bus);
     return vector;
 }
@@ -70,43 +66,47 @@ static int world_irq_ack(void *ctx, struct cpu *cpu)
 static bool world_apic_msr_read(void *ctx, struct cpu *cpu, uint32_t msr, uint64_t *value)
 {
     struct machine *m = ctx;
-    bus_lock(m->bus);
-    bool ok = lapic_msr_read(lapic_of(m, cpu), msr, value);
-    bus_unlock(m->bus);
+    bool ok = lapic_msr_read(machine_borrow_lapic(m, cpu), msr, value);
+    machine_return_lapic(m, cpu);
     return ok;
 }
 
 static bool world_apic_msr_write(void *ctx, struct cpu *cpu, uint32_t msr, uint64_t value)
 {
     struct machine *m = ctx;
-    bus_lock(m->bus);
-    bool ok = lapic_msr_write(lapic_of(m, cpu), msr, value);
-    bus_unlock(m->bus);
+    bool ok = lapic_msr_write(machine_borrow_lapic(m, cpu), msr, value);
+    machine_return_lapic(m, cpu);
     return ok;
 }
 
 static uint8_t world_cr8_get(void *ctx, struct cpu *cpu)
 {
     struct machine *m = ctx;
-    bus_lock(m->bus);
-    uint8_t tpr = lapic_get_tpr(lapic_of(m, cpu));
-    bus_unlock(m->bus);
+    uint8_t tpr = lapic_get_tpr(machine_borrow_lapic(m, cpu));
+    machine_return_lapic(m, cpu);
     return tpr;
 }
 
 static void world_cr8_set(void *ctx, struct cpu *cpu, uint8_t tpr)
 {
     struct machine *m = ctx;
-    bus_lock(m->bus);
-    lapic_set_tpr(lapic_of(m, cpu), tpr);
-    bus_unlock(m->bus);
+    lapic_set_tpr(machine_borrow_lapic(m, cpu), tpr);
+    machine_return_lapic(m, cpu);
 }
 
 static void world_tsc_moved(void *ctx, struct cpu *cpu)
 {
     struct machine *m = ctx;
+    lapic_tsc_changed(machine_borrow_lapic(m, cpu));
+    machine_return_lapic(m, cpu);
+}
+
+static void world_apic_eoi(void *ctx, struct cpu *cpu, uint8_t vector)
+{
+    (void)cpu;
+    struct machine *m = ctx;
     bus_lock(m->bus);
-    lapic_tsc_changed(lapic_of(m, cpu));
+    apic_bus_eoi(&m->pc->apics, vector);
     bus_unlock(m->bus);
 }
 
@@ -167,6 +167,7 @@ void machine_fill_world(struct machine *m)
         .irq_ack = world_irq_ack,
         .apic_msr_read = world_apic_msr_read,
         .apic_msr_write = world_apic_msr_write,
+        .apic_eoi = world_apic_eoi,
         .cr8_get = world_cr8_get,
         .cr8_set = world_cr8_set,
         .tsc = world_tsc,

@@ -129,6 +129,9 @@ static void test_kvm(void **state)
     save_load_save("kvm", "interp", 1);
     save_load_save("bt", "kvm", 1);
     save_load_save("kvm", "kvm", 2);
+    save_load_save("kvm,irqchip=split", "interp", 2);
+    save_load_save("interp", "kvm,irqchip=full", 1);
+    save_load_save("kvm,irqchip=full", "kvm,irqchip=split", 1);
 }
 
 /* A pause finds timers that are due and have not fired: the thread that fires them is busy, or the

@@ -40,6 +40,9 @@ static bool deliver_lowest(struct apic_bus *a, const struct apic_msg *m, const s
 
 bool apic_bus_deliver(struct apic_bus *a, const struct apic_msg *m, const struct lapic *except)
 {
+    if (a->divert != NULL) {
+        return a->divert(a->divert_ctx, m, except);
+    }
     if (m->delivery == APIC_LOWEST) {
         return deliver_lowest(a, m, except);
     }

@@ -36,6 +36,10 @@ struct apic_bus {
     unsigned lapic_count;
     struct ioapic **ioapic;
     unsigned ioapic_count;
+    /* While the local APICs are an engine's own: who brings messages to those. NULL: they are here.
+     */
+    bool (*divert)(void *ctx, const struct apic_msg *m, const struct lapic *except);
+    void *divert_ctx;
     uint32_t turn; /* who looks first when a lowest-priority message finds equals */
 };
 

@@ -100,6 +100,13 @@ static void set_line(struct pic_chip *c, unsigned ir, bool level)
 static void pic_set_irq(void *ctx, int n, int level)
 {
     struct pic *p = ctx;
+    if (p->divert != NULL) {
+        struct pic_chip *c = &p->chip[n / 8];
+        uint8_t bit = (uint8_t)BIT(n % 8);
+        c->lines = level ? c->lines | bit : c->lines & (uint8_t)~bit;
+        p->divert(p->ctx, (unsigned)n, level);
+        return;
+    }
     set_line(&p->chip[n / 8], (unsigned)n % 8, level != 0);
     update(p);
 }
@@ -317,6 +324,53 @@ static const struct region_ops pic_ops = { .read = pic_read,
 static const struct region_ops elcr_ops = { .read = elcr_read,
                                             .write = elcr_write,
                                             .sizes = ACCESS_1 };
+
+/* -- All at once ------------------------------------------------------------------------------- */
+void pic_give(const struct pic *p, struct chip_pic out[2])
+{
+    for (int i = 0; i < 2; i++) {
+        const struct pic_chip *c = &p->chip[i];
+        out[i] = (struct chip_pic){ .lines = c->lines,
+                                    .irr = c->irr,
+                                    .imr = c->imr,
+                                    .isr = c->isr,
+                                    .elcr = c->elcr,
+                                    .base = c->base,
+                                    .lowest = c->lowest,
+                                    .icw_next = c->icw_next,
+                                    .icw4_wanted = c->icw4_wanted,
+                                    .auto_eoi = c->auto_eoi,
+                                    .rotate_auto_eoi = c->rotate_auto_eoi,
+                                    .nested = c->nested,
+                                    .special_mask = c->special_mask,
+                                    .read_isr = c->read_isr,
+                                    .poll = c->poll };
+    }
+}
+
+/* The lines are those that came here meanwhile, too. What a register of ours cannot hold is left
+ * out. */
+void pic_take(struct pic *p, const struct chip_pic in[2])
+{
+    for (int i = 0; i < 2; i++) {
+        struct pic_chip *c = &p->chip[i];
+        c->imr = in[i].imr;
+        c->isr = in[i].isr;
+        c->elcr = in[i].elcr & elcr_writable[i];
+        c->irr = (in[i].irr & c->lines) | (c->lines & c->elcr);
+        c->base = in[i].base & 0xf8;
+        c->lowest = in[i].lowest & 7;
+        c->icw_next = in[i].icw_next >= 2 && in[i].icw_next <= 4 ? in[i].icw_next : 0;
+        c->icw4_wanted = in[i].icw4_wanted;
+        c->auto_eoi = in[i].auto_eoi;
+        c->rotate_auto_eoi = in[i].rotate_auto_eoi;
+        c->nested = in[i].nested;
+        c->special_mask = in[i].special_mask;
+        c->read_isr = in[i].read_isr;
+        c->poll = in[i].poll;
+    }
+    update(p);
+}
 
 /* -- State ------------------------------------------------------------------------------------- */
 static const struct state_field pic_chip_state[] = {

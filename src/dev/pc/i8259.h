@@ -8,6 +8,7 @@
 
 #include "bus/bus.h"
 #include "bus/irq.h"
+#include "state/chips.h"
 
 #define PIC_LINES 16
 
@@ -37,6 +38,9 @@ struct pic {
     struct dev dev;
     struct pic_chip chip[2]; /* master, slave on its IR2 */
     struct irq intr;         /* INT of the master */
+    /* Not state, may be NULL: while another does the chips' work, who gets their inputs. */
+    void (*divert)(void *ctx, unsigned n, int level);
+    void *ctx;
 };
 
 /* Ports 0x20 and 0xa0 (two each), 0x4d0 and 0x4d1. intr is copied. */
@@ -51,5 +55,9 @@ int pic_ack(struct pic *p);
 
 /* Level of INT. */
 bool pic_pending(const struct pic *p);
+
+/* Out of these two, into those of an engine's, and back. */
+void pic_give(const struct pic *p, struct chip_pic out[2]);
+void pic_take(struct pic *p, const struct chip_pic in[2]);
 
 #endif

@@ -6,6 +6,7 @@
 #include "dev/pc/ioapic.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "base/bits.h"
 #include "base/log.h"
@@ -72,7 +73,9 @@ static void ioapic_set_irq(void *ctx, int n, int level)
     uint32_t bit = (uint32_t)BIT(pin);
     bool rises = level && !(io->lines & bit);
     io->lines = level ? io->lines | bit : io->lines & ~bit;
-    if (io->redir[pin] & RTE_LEVEL) {
+    if (io->divert != NULL) {
+        io->divert(io->ctx, pin, level);
+    } else if (io->redir[pin] & RTE_LEVEL) {
         service_level(io, pin);
     } else if (rises && !(io->redir[pin] & RTE_MASKED)) {
         deliver(io, pin); /* an edge at a masked pin is lost (3.2.4) */
@@ -126,7 +129,11 @@ static void write_redir(struct ioapic *io, unsigned n, uint32_t v)
     if (!(rte & RTE_LEVEL)) {
         rte &= ~RTE_REMOTE_IRR; /* only level-triggered entries have one; guests clear it so */
     }
+    bool routed = (io->redir[pin] ^ rte) & ~(RTE_MASKED | RTE_REMOTE_IRR);
     io->redir[pin] = rte;
+    if (routed && io->routed != NULL) {
+        io->routed(io->ctx);
+    }
     service_level(io, pin);
 }
 
@@ -173,6 +180,24 @@ static void ioapic_write(void *dev, uint64_t offset, unsigned size, uint64_t val
 static const struct region_ops ioapic_ops = { .read = ioapic_read,
                                               .write = ioapic_write,
                                               .sizes = ACCESS_1 | ACCESS_4 };
+
+/* -- All at once ------------------------------------------------------------------------------- */
+void ioapic_give(const struct ioapic *io, struct chip_ioapic *out)
+{
+    *out = (struct chip_ioapic){ .select = io->select, .id = io->id, .lines = io->lines };
+    memcpy(out->redir, io->redir, sizeof out->redir);
+}
+
+/* The lines are those that came here meanwhile, too. */
+void ioapic_take(struct ioapic *io, const struct chip_ioapic *in)
+{
+    io->select = in->select;
+    io->id = in->id & 15;
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
+        uint64_t rte = in->redir[pin] & (RTE_WRITABLE | RTE_REMOTE_IRR);
+        io->redir[pin] = rte & RTE_LEVEL ? rte : rte & ~RTE_REMOTE_IRR;
+    }
+}
 
 /* -- State ------------------------------------------------------------------------------------- */
 static const struct state_field ioapic_state[] = {

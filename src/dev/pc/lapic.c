@@ -68,7 +68,7 @@ static bool extint_active(const struct lapic *l)
 
 void lapic_update(struct lapic *l)
 {
-    bool intr = deliverable(l) != NONE || extint_active(l);
+    bool intr = !l->asleep && (deliverable(l) != NONE || extint_active(l));
     if (intr != l->intr) {
         l->intr = intr;
         l->cfg.out.intr(l->cfg.out.ctx, intr);
@@ -279,6 +279,9 @@ static void lapic_set_lint(void *ctx, int n, int level)
     enum lapic_lvt entry = LAPIC_LVT_LINT0 + pin;
     bool rises = level && !l->lint[pin];
     l->lint[pin] = level != 0;
+    if (l->asleep) {
+        return;
+    }
     if (lapic_on(l)) {
         uint32_t lvt = l->lvt[entry];
         bool by_level = pin == 0 && LVT_DELIVERY(lvt) == APIC_FIXED && (lvt & LVT_LEVEL);
@@ -374,7 +377,7 @@ static int lapic_post_load(void *dev, struct err *e)
     uint64_t base_bits = LAPIC_BASE_BSP | LAPIC_BASE_EN | (l->cfg.x2apic ? LAPIC_BASE_X2 : 0) |
                          (MASK64(l->cfg.phys_bits) & ~(uint64_t)(LAPIC_PAGE - 1));
     bool bad = (l->base & ~base_bits) || (lapic_x2(l) && !lapic_on(l)) || (l->divide & ~0xbu) ||
-               (l->svr & ~(0xffu | SVR_ENABLE | SVR_FOCUS_OFF | SVR_NO_EOI_BROADCAST)) ||
+               (l->svr & ~SVR_WRITABLE) ||
                (l->dfr & 0x0fffffff) != 0x0fffffff || (l->ldr & 0x00ffffff);
     for (unsigned i = 0; i < LAPIC_LVTS; i++) {
         uint32_t ok = lapic_lvt_writable(l, i) | (i == LAPIC_LVT_LINT0 ? LVT_REMOTE_IRR : 0);

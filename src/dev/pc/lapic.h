@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "bus/bus.h"
 #include "bus/irq.h"
+#include "state/chips.h"
 
 struct apic_bus;
 struct apic_msg;
@@ -88,6 +89,7 @@ struct lapic {
     uint32_t timer_owed;     /* of those, interrupts that are still to be made */
 
     /* Not state: */
+    bool asleep;        /* another does its work (lapic_give) */
     bool intr;          /* what out.intr was told last */
     struct timer timer; /* next expiry */
     struct lapic_config cfg;
@@ -124,6 +126,11 @@ void lapic_tsc_changed(struct lapic *l);
 struct irq lapic_lint(struct lapic *l, int pin); /* LINT0: INTR of the 8259; LINT1: NMI */
 /* A local event with an entry in the vector table: thermal, performance counter. */
 void lapic_local_event(struct lapic *l, enum lapic_lvt entry);
+
+/* -- An engine with local APICs of its own: out of one, into the other. From lapic_give on this one
+ * does nothing by itself but notice the levels of its pins; lapic_take wakes it up. */
+void lapic_give(struct lapic *l, struct chip_lapic *out);
+void lapic_take(struct lapic *l, const struct chip_lapic *in);
 
 /* -- For apic_bus */
 bool lapic_matches(const struct lapic *l, const struct apic_msg *m);

@@ -8,6 +8,7 @@
 #define SVR_ENABLE (1u << 8)
 #define SVR_FOCUS_OFF (1u << 9)
 #define SVR_NO_EOI_BROADCAST (1u << 12)
+#define SVR_WRITABLE (0xffu | SVR_ENABLE | SVR_FOCUS_OFF | SVR_NO_EOI_BROADCAST)
 
 /* Local vector table */
 #define LVT_VECTOR 0xffu
@@ -53,6 +54,9 @@ void lapic_timer_set_lvt(struct lapic *l, uint32_t lvt);
 uint64_t lapic_timer_deadline(const struct lapic *l); /* IA32_TSC_DEADLINE */
 void lapic_timer_set_deadline(struct lapic *l, uint64_t tsc);
 void lapic_timer_reset(struct lapic *l);
+/* As another local APIC had it just now; the vector table is loaded. */
+void lapic_timer_take(struct lapic *l, uint32_t initial, uint32_t current, uint32_t divide,
+                      uint64_t tsc_deadline);
 void lapic_timer_arm(struct lapic *l);
 void lapic_timer_poll(struct lapic *l);
 void lapic_timer_eoi(struct lapic *l, unsigned vector);

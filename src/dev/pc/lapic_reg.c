@@ -193,7 +193,7 @@ static void write_lvt(struct lapic *l, enum lapic_lvt entry, uint32_t v)
 
 static void write_svr(struct lapic *l, uint32_t v)
 {
-    l->svr = v & (0xffu | SVR_ENABLE | SVR_FOCUS_OFF | SVR_NO_EOI_BROADCAST);
+    l->svr = v & SVR_WRITABLE;
     if (!(l->svr & SVR_ENABLE)) {
         for (unsigned i = 0; i < LAPIC_LVTS; i++) {
             l->lvt[i] |= LVT_MASKED;
@@ -332,7 +332,7 @@ static bool x2_writable(const struct lapic *l, unsigned reg, uint64_t *bits)
         *bits = 0;
         return true;
     case REG_SVR:
-        *bits = 0xff | SVR_ENABLE | SVR_FOCUS_OFF | SVR_NO_EOI_BROADCAST;
+        *bits = SVR_WRITABLE;
         return true;
     case REG_ICR:
         *bits = 0xffffffffull << 32 | ICR_LOW_WRITABLE | 1u << 12;
@@ -366,15 +366,19 @@ static bool x2_write(struct lapic *l, unsigned reg, uint64_t value)
     return reg_write(l, reg, (uint32_t)value);
 }
 
+static uint64_t base_writable(const struct lapic *l)
+{
+    return LAPIC_BASE_BSP | LAPIC_BASE_EN | (l->cfg.x2apic ? LAPIC_BASE_X2 : 0) |
+           (MASK64(l->cfg.phys_bits) & ~(uint64_t)(LAPIC_PAGE - 1));
+}
+
 /* Table 11-5: which transitions there are. Disabling loses everything but the id (11.4.3). */
 static bool write_base(struct lapic *l, uint64_t v)
 {
     const uint64_t mode = LAPIC_BASE_EN | LAPIC_BASE_X2;
-    uint64_t writable = LAPIC_BASE_BSP | LAPIC_BASE_EN | (l->cfg.x2apic ? LAPIC_BASE_X2 : 0) |
-                        (MASK64(l->cfg.phys_bits) & ~(uint64_t)(LAPIC_PAGE - 1));
     uint64_t from = l->base & mode;
     uint64_t to = v & mode;
-    if ((v & ~writable) || to == LAPIC_BASE_X2 || (from == 0 && to == mode) ||
+    if ((v & ~base_writable(l)) || to == LAPIC_BASE_X2 || (from == 0 && to == mode) ||
         (from == mode && to == LAPIC_BASE_EN)) {
         return false;
     }
@@ -417,4 +421,51 @@ bool lapic_msr_write(struct lapic *l, uint32_t msr, uint64_t value)
     default:
         return msr - MSR_X2APIC < 0x100 && lapic_x2(l) && x2_write(l, msr - MSR_X2APIC, value);
     }
+}
+
+/* -- All at once ------------------------------------------------------------------------------- */
+
+void lapic_give(struct lapic *l, struct chip_lapic *out)
+{
+    lapic_timer_poll(l);
+    *out = (struct chip_lapic){ .base = l->base, .tsc_deadline = lapic_timer_deadline(l) };
+    for (unsigned reg = 0; reg < ARRAY_LEN(out->reg); reg++) {
+        (void)!reg_read(l, reg, &out->reg[reg]);
+    }
+    timer_cancel(&l->timer);
+    l->asleep = true;
+    lapic_update(l);
+}
+
+static void take_vectors(uint32_t to[8], const uint32_t *from)
+{
+    for (unsigned i = 0; i < 8; i++) {
+        to[i] = from[i] & (i == 0 ? 0xffff0000 : 0xffffffff);
+    }
+}
+
+/* Also what a register of ours cannot hold is left out: post_load's rules hold afterwards. */
+void lapic_take(struct lapic *l, const struct chip_lapic *in)
+{
+    const uint32_t *reg = in->reg;
+    l->base = in->base & base_writable(l);
+    l->id = lapic_x2(l) ? (uint8_t)l->cfg.apic_id : (uint8_t)(reg[REG_ID] >> 24);
+    l->tpr = (uint8_t)reg[REG_TPR];
+    l->ldr = lapic_x2(l) ? l->ldr : reg[REG_LDR] & 0xff000000;
+    l->dfr = lapic_x2(l) ? l->dfr : reg[REG_DFR] | 0x0fffffff;
+    l->svr = reg[REG_SVR] & SVR_WRITABLE;
+    l->esr = reg[REG_ESR];
+    l->icr = (uint64_t)reg[REG_ICR_HIGH] << 32 | (reg[REG_ICR] & ICR_LOW_WRITABLE);
+    for (unsigned i = 0; i < LAPIC_LVTS; i++) {
+        uint32_t kept = lapic_lvt_writable(l, i) | (i == LAPIC_LVT_LINT0 ? LVT_REMOTE_IRR : 0);
+        l->lvt[i] = (reg[REG_LVT + i] & kept) | (l->svr & SVR_ENABLE ? 0 : LVT_MASKED);
+    }
+    take_vectors(l->isr, &reg[REG_ISR]);
+    take_vectors(l->tmr, &reg[REG_TMR]);
+    take_vectors(l->irr, &reg[REG_IRR]);
+    l->asleep = false;
+    lapic_timer_take(l, reg[REG_INITIAL], reg[REG_CURRENT], reg[REG_DIVIDE], in->tsc_deadline);
+    l->intr = false; /* and tell the CPU anew */
+    l->cfg.out.intr(l->cfg.out.ctx, 0);
+    lapic_update(l);
 }

@@ -232,6 +232,21 @@ void lapic_timer_reset(struct lapic *l)
     timer_cancel(&l->timer);
 }
 
+void lapic_timer_take(struct lapic *l, uint32_t initial, uint32_t current, uint32_t divide,
+                      uint64_t tsc_deadline)
+{
+    bool deadline_mode = mode_of(l) == TIMER_TSC_DEADLINE;
+    l->timer_initial = initial;
+    l->timer_count = current < initial ? current : initial;
+    l->timer_runs = !deadline_mode && l->timer_count != 0;
+    l->timer_base_ns = clock_now_ns(l->cfg.clock);
+    l->timer_expiries = 0;
+    l->timer_owed = 0;
+    l->divide = divide & 0xb;
+    l->tsc_deadline = deadline_mode ? tsc_deadline : 0;
+    lapic_timer_arm(l);
+}
+
 void lapic_timer_init(struct lapic *l)
 {
     assert(l->cfg.timer_hz >= 1 && l->cfg.timer_hz <= NS_PER_S && l->cfg.tsc_hz >= 1);

@@ -40,3 +40,11 @@ void msi_send(void *ctx, uint64_t address, uint32_t data)
     }
     apic_bus_deliver(a, &m, NULL);
 }
+
+void msi_compose(const struct apic_msg *m, uint64_t *address, uint32_t *data)
+{
+    uint32_t dest = m->broadcast ? 0xff : m->dest;
+    *address = MSI_BASE | (uint64_t)(dest & 0xff) << 12 | (uint64_t)(dest >> 8) << 40 |
+               (m->logical ? MSI_LOGICAL : 0) | (m->delivery == APIC_LOWEST ? MSI_REDIRECT : 0);
+    *data = m->vector | (uint32_t)m->delivery << 8 | MSI_ASSERT | (m->level ? MSI_LEVEL : 0);
+}

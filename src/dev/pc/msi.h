@@ -8,7 +8,12 @@
 
 #include <stdint.h>
 
+struct apic_msg;
+
 /* ctx: the struct apic_bus; a pci_msi_fn. */
 void msi_send(void *ctx, uint64_t address, uint32_t data);
+
+/* The write that is this message. Bits 31:8 of a destination are bits 63:40 of the address. */
+void msi_compose(const struct apic_msg *m, uint64_t *address, uint32_t *data);
 
 #endif

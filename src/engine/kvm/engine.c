@@ -60,7 +60,8 @@ static int create_vm(struct kvm *kvm, struct err *e)
         .cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE, .args[0] = 1
     };
     (void)!ioctl(kvm->vm_fd, KVM_ENABLE_CAP, &exits); /* from 5.15 on */
-    return kvm_msr_init(kvm, e);
+    int r = kvm_chips_create(kvm, e);
+    return r < 0 ? r : kvm_msr_init(kvm, e);
 }
 
 static int create_vcpu(struct kvm_vcpu *v, struct err *e)
@@ -92,6 +93,7 @@ static int create(struct engine **out, const struct engine_config *config, struc
     kvm->config = *config;
     kvm->dev_fd = kvm->vm_fd = -1;
     kvm->signal = SIGRTMIN;
+    kvm->irqchip = ENGINE_IRQCHIP_NONE;
     pthread_mutex_init(&kvm->slots_lock, NULL);
     pthread_mutex_init(&kvm->coalesced_lock, NULL);
     int r = kvm_open(&kvm->dev_fd, &kvm->caps, e);
@@ -151,5 +153,6 @@ const struct engine_class kvm_engine = {
     .sync = sync_state,
     .invalidate = invalidate,
     .log_writes = log_writes,
+    .chips = kvm_engine_chips,
     .stats = kvm_engine_stats,
 };

@@ -188,6 +188,12 @@ enum kvm_verdict kvm_handle_exit(struct kvm_vcpu *v)
     case KVM_EXIT_NMI:        /* the host's */
     case KVM_EXIT_X86_BUS_LOCK: /* asked for by nobody, and harmless */
         return KVM_GO_ON;
+    case KVM_EXIT_IOAPIC_EOI:
+        if (!kvm_has_lapics(v->kvm)) {
+            return unexpected(v);
+        }
+        v->cpu->world->apic_eoi(v->cpu->world->ctx, v->cpu, run->eoi.vector);
+        return KVM_GO_ON;
     case KVM_EXIT_HYPERCALL:
         run->hypercall.ret = (uint64_t)-KVM_NO_HYPERCALL;
         v->unfinished = true;

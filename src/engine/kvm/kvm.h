@@ -66,6 +66,7 @@ struct kvm_vcpu {
     bool ready;          /* the kernel would take an interrupt now */
     bool tpr_stale;      /* the guest may have changed its task priority by other ways than CR8 */
     uint8_t cr8;         /* what the kernel was told */
+    uint64_t apic_base;  /* the same, when the local APIC is the kernel's */
     bool apic_base_stale;
     bool tsc_known;      /* tsc_offset is what the kernel has */
     uint64_t tsc_offset;
@@ -86,6 +87,8 @@ struct kvm {
     struct kvm_vcpu *vcpus;
     uint32_t msrs[KVM_MSRS]; /* those that the kernel holds (msr.c) */
     unsigned msr_count;
+    enum engine_irqchip irqchip; /* NONE, SPLIT or FULL */
+    bool chips_given;            /* they work; else the machine's do. Machine lock, no vCPU runs */
     pthread_mutex_t slots_lock; /* guards the five below */
     struct kvm_slot slots[KVM_SLOTS];
     struct kvm_slot wanted[KVM_SLOTS];
@@ -125,9 +128,28 @@ MUST_CHECK int kvm_tsc_push(struct kvm_vcpu *v);
 /* The guest's RDMSR or WRMSR came to us. */
 void kvm_msr_exit(struct kvm_vcpu *v, bool write);
 
+/* The kernel's structure, with room for its entries. */
+union kvm_msr_room {
+    struct kvm_msrs head;
+    struct {
+        uint32_t nmsrs, pad;
+        struct kvm_msr_entry entry[KVM_MSRS];
+    };
+};
+
+/* -- chips.c: the kernel's interrupt controllers. Before there are processors. */
+MUST_CHECK int kvm_chips_create(struct kvm *kvm, struct err *e);
+const struct engine_chips *kvm_engine_chips(struct engine *en);
+static inline bool kvm_has_lapics(const struct kvm *kvm)
+{
+    return kvm->irqchip >= ENGINE_IRQCHIP_SPLIT;
+}
+
 /* -- regs.c: all of a processor's state at once. -errno: the host failed, logged. */
 MUST_CHECK int kvm_pull(struct kvm_vcpu *v);
 MUST_CHECK int kvm_push(struct kvm_vcpu *v);
+/* The task priority as the machine's local APIC has it. */
+void kvm_look_at_tpr(struct kvm_vcpu *v);
 
 /* -- xsave.c: x87 and vectors. image: standard format. */
 void kvm_xsave_get(struct cpu *cpu, const uint8_t *image);
@@ -136,9 +158,9 @@ void kvm_xsave_put(const struct cpu *cpu, uint8_t *image);
 /* -- software.c */
 /* The kernel's half-delivered events into struct cpu. In no KVM_RUN, nothing unfinished. */
 MUST_CHECK int kvm_settle_events(struct kvm_vcpu *v);
-/* Is all that this processor does for the helpers of src/cpu now: system management, or a debugger
- * (cpu/stop.h) that waits for something? */
-bool kvm_helpers_only(const struct cpu *cpu);
+/* Is all that this processor does for the helpers of src/cpu now: system management, a debugger
+ * (cpu/stop.h) that waits for something, or one for whom the machine keeps its own local APICs? */
+bool kvm_helpers_only(const struct kvm_vcpu *v);
 /* Run on them: one instruction, or some while kvm_helpers_only. why: what keeps it from running on,
  * or CPU_POLL_RUN or _STEP. */
 MUST_CHECK int kvm_software(struct kvm_vcpu *v, enum cpu_poll *why);

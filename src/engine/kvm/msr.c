@@ -71,18 +71,10 @@ static bool listed(const struct kvm_msr_list *list, uint32_t index)
     return false;
 }
 
-/* The kernel's structures, with room for their entries. */
+/* The kernel's structure, with room for its entries. */
 union msr_list {
     struct kvm_msr_list head;
     uint32_t room[1 + 1024];
-};
-
-union msrs {
-    struct kvm_msrs head;
-    struct {
-        uint32_t nmsrs, pad;
-        struct kvm_msr_entry entry[KVM_MSRS];
-    };
 };
 
 static uint64_t *held_value(struct cpu *cpu, uint32_t index)
@@ -117,6 +109,10 @@ static int set_filter(struct kvm *kvm)
     uint8_t one = 1;
     for (unsigned i = 0; i < ARRAY_LEN(kept_low); i++) {
         set_bit(low, kept_low[i]);
+    }
+    if (kvm_has_lapics(kvm)) {
+        set_bit(low, MSR_APIC_BASE);
+        set_bit(low, MSR_TSC_DEADLINE);
     }
     const uint32_t both = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE;
     struct kvm_msr_filter filter = {
@@ -157,7 +153,7 @@ int kvm_msr_init(struct kvm *kvm, struct err *e)
 int kvm_msr_pull(struct kvm_vcpu *v)
 {
     const struct kvm *kvm = v->kvm;
-    union msrs m = { .head.nmsrs = kvm->msr_count };
+    union kvm_msr_room m = { .head.nmsrs = kvm->msr_count };
     for (unsigned i = 0; i < kvm->msr_count; i++) {
         m.entry[i].index = kvm->msrs[i];
     }
@@ -187,7 +183,7 @@ int kvm_tsc_push(struct kvm_vcpu *v)
     struct kvm_device_attr attr = {
         .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset
     };
-    union msrs m = { .nmsrs = 1, .entry[0].index = MSR_TSC };
+    union kvm_msr_room m = { .nmsrs = 1, .entry[0].index = MSR_TSC };
     m.entry[0].data = __rdtsc() + offset;
     bool done = v->kvm->caps.tsc_offset ? ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr) == 0
                                         : ioctl(v->fd, KVM_SET_MSRS, &m) == 1;
@@ -204,7 +200,7 @@ int kvm_tsc_push(struct kvm_vcpu *v)
 int kvm_msr_push(struct kvm_vcpu *v)
 {
     const struct kvm *kvm = v->kvm;
-    union msrs m = { .head.nmsrs = kvm->msr_count };
+    union kvm_msr_room m = { .head.nmsrs = kvm->msr_count };
     for (unsigned i = 0; i < kvm->msr_count; i++) {
         m.entry[i] = (struct kvm_msr_entry){
             .index = kvm->msrs[i], .data = *held_value(v->cpu, kvm->msrs[i])

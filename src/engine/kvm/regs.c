@@ -2,8 +2,8 @@
  *
  * A processor's registers between struct cpu and the kernel: KVM_{GET,SET}_REGS, _SREGS2,
  * _DEBUGREGS, _XCRS, _XSAVE, _VCPU_EVENTS and MSRs, in the order in which each may rest on
- * those before. KVM_{GET,SET}_MP_STATE has nothing for us: without the kernel's local APIC a halted
- * or waiting processor is one that is not run.
+ * those before. KVM_{GET,SET}_MP_STATE matters when local APICs are the kernel's: else a halted or
+ * waiting processor is one that is not run.
  */
 #include <errno.h>
 #include <string.h>
@@ -113,8 +113,9 @@ static uint64_t apic_base_of(struct cpu *cpu)
     return base;
 }
 
-static void sregs_put(struct cpu *cpu, struct kvm_sregs2 *s, uint8_t cr8)
+static void sregs_put(struct kvm_vcpu *v, struct kvm_sregs2 *s)
 {
+    struct cpu *cpu = v->cpu;
     *s = (struct kvm_sregs2){
         .es = seg_put(&cpu->seg[SEG_ES]),
         .cs = seg_put(&cpu->seg[SEG_CS]),
@@ -130,9 +131,9 @@ static void sregs_put(struct cpu *cpu, struct kvm_sregs2 *s, uint8_t cr8)
         .cr2 = cpu->cr2,
         .cr3 = cpu->cr3,
         .cr4 = cpu->cr4,
-        .cr8 = cr8,
+        .cr8 = v->cr8,
         .efer = cpu->efer,
-        .apic_base = apic_base_of(cpu),
+        .apic_base = kvm_has_lapics(v->kvm) ? v->apic_base : apic_base_of(cpu),
     };
     if ((cpu->cr0 & CR0_PG) && (cpu->cr4 & CR4_PAE) && !(cpu->efer & EFER_LMA)) {
         s->flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
@@ -147,13 +148,17 @@ static int sregs_pull(struct kvm_vcpu *v)
         return failed(v, "KVM_GET_SREGS2");
     }
     sregs_get(v->cpu, &s);
+    if (kvm_has_lapics(v->kvm)) {
+        v->cr8 = (uint8_t)s.cr8;
+        v->apic_base = s.apic_base;
+    }
     return 0;
 }
 
 static int sregs_push(struct kvm_vcpu *v)
 {
     struct kvm_sregs2 s;
-    sregs_put(v->cpu, &s, v->cr8);
+    sregs_put(v, &s);
     return ioctl(v->fd, KVM_SET_SREGS2, &s) < 0 ? failed(v, "KVM_SET_SREGS2") : 0;
 }
 
@@ -254,6 +259,44 @@ static int events_push(struct kvm_vcpu *v)
     return ioctl(v->fd, KVM_SET_VCPU_EVENTS, &ev) < 0 ? failed(v, "KVM_SET_VCPU_EVENTS") : 0;
 }
 
+/* -- Halted, waiting --------------------------------------------------------------------------- */
+
+/* Also brings an INIT or SIPI that has come to its effect, which is on all registers. */
+static int mp_state_pull(struct kvm_vcpu *v)
+{
+    struct kvm_mp_state mp;
+    if (!kvm_has_lapics(v->kvm) || v->cpu->activity == CPU_SHUTDOWN) {
+        return 0;
+    }
+    if (ioctl(v->fd, KVM_GET_MP_STATE, &mp) < 0) {
+        return failed(v, "KVM_GET_MP_STATE");
+    }
+    v->cpu->activity = mp.mp_state == KVM_MP_STATE_HALTED ? CPU_HALTED
+                       : mp.mp_state == KVM_MP_STATE_UNINITIALIZED ||
+                               mp.mp_state == KVM_MP_STATE_INIT_RECEIVED
+                           ? CPU_WAIT_SIPI
+                           : CPU_ACTIVE;
+    return 0;
+}
+
+/* From here on the kernel knows when it sleeps, and for us it runs. */
+static int mp_state_push(struct kvm_vcpu *v)
+{
+    if (!kvm_has_lapics(v->kvm)) {
+        return 0;
+    }
+    const struct kvm_mp_state mp = {
+        .mp_state = v->cpu->activity == CPU_HALTED      ? KVM_MP_STATE_HALTED
+                    : v->cpu->activity == CPU_WAIT_SIPI ? KVM_MP_STATE_INIT_RECEIVED
+                                                        : KVM_MP_STATE_RUNNABLE
+    };
+    if (ioctl(v->fd, KVM_SET_MP_STATE, &mp) < 0) {
+        return failed(v, "KVM_SET_MP_STATE");
+    }
+    v->cpu->activity = CPU_ACTIVE;
+    return 0;
+}
+
 /* -- All --------------------------------------------------------------------------------------- */
 
 int kvm_pull(struct kvm_vcpu *v)
@@ -262,11 +305,15 @@ int kvm_pull(struct kvm_vcpu *v)
     if (!v->in_kernel) {
         return 0;
     }
-    if (ioctl(v->fd, KVM_GET_REGS, &regs) < 0) {
-        return failed(v, "KVM_GET_REGS");
+    int r = mp_state_pull(v);
+    if (r == 0 && ioctl(v->fd, KVM_GET_REGS, &regs) < 0) {
+        r = failed(v, "KVM_GET_REGS");
+    }
+    if (r < 0) {
+        return r;
     }
     regs_get(v->cpu, &regs);
-    int r = sregs_pull(v);
+    r = sregs_pull(v);
     r = r < 0 ? r : xsave_pull(v);
     r = r < 0 ? r : xcrs_pull(v);
     r = r < 0 ? r : debug_pull(v);
@@ -283,6 +330,16 @@ int kvm_pull(struct kvm_vcpu *v)
     return 0;
 }
 
+void kvm_look_at_tpr(struct kvm_vcpu *v)
+{
+    const struct cpu_world *w = v->cpu->world;
+    if (!kvm_has_lapics(v->kvm)) {
+        v->cr8 = w->cr8_get != NULL ? w->cr8_get(w->ctx, v->cpu) : 0;
+        v->run->cr8 = v->cr8;
+    }
+    v->tpr_stale = false;
+}
+
 int kvm_push(struct kvm_vcpu *v)
 {
     struct kvm_regs regs;
@@ -290,8 +347,7 @@ int kvm_push(struct kvm_vcpu *v)
     if (v->in_kernel) {
         return 0;
     }
-    v->cr8 = cpu->world->cr8_get != NULL ? cpu->world->cr8_get(cpu->world->ctx, cpu) : 0;
-    v->tpr_stale = false;
+    kvm_look_at_tpr(v);
     regs_put(cpu, &regs);
     int r = xcrs_push(v);
     r = r < 0 ? r : sregs_push(v);
@@ -302,7 +358,7 @@ int kvm_push(struct kvm_vcpu *v)
     }
     r = r < 0 ? r : events_push(v);
     r = r < 0 ? r : debug_push(v);
-    v->run->cr8 = v->cr8;
+    r = r < 0 ? r : mp_state_push(v);
     v->stats.pushes++;
     v->ready = false;
     v->in_kernel = r == 0;

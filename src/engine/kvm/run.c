@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A processor's run loop: what waits is looked at before each entry, KVM_RUN runs guest code,
- * exits.c sees to its exits. Local APICs are the machine's own: a vector comes by
- * cpu_world.irq_ack and goes in by KVM_INTERRUPT.
+ * exits.c sees to its exits. While local APICs are the machine's own a vector comes by
+ * cpu_world.irq_ack and goes in by KVM_INTERRUPT. A local APIC of the kernel's (chips.c) delivers
+ * by itself, and a halted processor then sleeps in KVM_RUN.
  *
  * A kick is a signal that is blocked all the time but in KVM_RUN (KVM_SET_SIGNAL_MASK). So it
  * needs no handler, and none is missed: one that comes between the look at the events and the entry
@@ -54,7 +55,7 @@ static enum kvm_verdict enter(struct kvm_vcpu *v)
     }
     kvm_memory_drain(v);
     v->ready = run->ready_for_interrupt_injection;
-    if (run->cr8 != v->cr8) {
+    if (run->cr8 != v->cr8 && !kvm_has_lapics(v->kvm)) {
         v->cr8 = (uint8_t)run->cr8;
         v->cpu->world->cr8_set(v->cpu->world->ctx, v->cpu, v->cr8);
     }
@@ -85,7 +86,7 @@ static enum kvm_verdict settle(struct kvm_vcpu *v)
 static bool needs_software(const struct kvm_vcpu *v)
 {
     const struct cpu *cpu = v->cpu;
-    return v->by_software || kvm_helpers_only(cpu) || (events_of(cpu) & CPU_EV_SMI) ||
+    return v->by_software || kvm_helpers_only(v) || (events_of(cpu) & CPU_EV_SMI) ||
            (!v->in_kernel && (cpu->step_armed || cpu->pending_dr6 != 0));
 }
 
@@ -119,19 +120,37 @@ static enum kvm_verdict give_nmi(struct kvm_vcpu *v)
     return KVM_GO_ON;
 }
 
+/* Beside a local APIC of the kernel's KVM_INTERRUPT would keep the vector where nobody can see
+ * whether it was delivered, should the processor be stopped before. */
+static int inject(struct kvm_vcpu *v, uint8_t vector)
+{
+    struct kvm_interrupt irq = { .irq = vector };
+    struct kvm_vcpu_events ev;
+    const struct kvm_mp_state runs = { .mp_state = KVM_MP_STATE_RUNNABLE };
+    if (!kvm_has_lapics(v->kvm)) {
+        return ioctl(v->fd, KVM_INTERRUPT, &irq);
+    }
+    if (ioctl(v->fd, KVM_GET_VCPU_EVENTS, &ev) < 0) {
+        return -1;
+    }
+    ev.interrupt.injected = 1;
+    ev.interrupt.nr = vector;
+    ev.interrupt.soft = 0;
+    return ioctl(v->fd, KVM_SET_VCPU_EVENTS, &ev) < 0 ? -1
+                                                      : ioctl(v->fd, KVM_SET_MP_STATE, &runs);
+}
+
 static enum kvm_verdict give_interrupt(struct kvm_vcpu *v)
 {
     const struct cpu_world *w = v->cpu->world;
     if ((events_of(v->cpu) & CPU_EV_INTR) && v->ready) {
         int vector = w->irq_ack(w->ctx, v->cpu);
         if (vector >= 0) {
-            struct kvm_interrupt irq = { .irq = (uint32_t)vector };
             v->ready = false;
             v->cpu->interrupts++;
             v->stats.interrupts++;
-            if (ioctl(v->fd, KVM_INTERRUPT, &irq) < 0) {
-                log_err("kvm: cpu %u: KVM_INTERRUPT %d: %s", v->cpu->index, vector,
-                        strerror(errno));
+            if (inject(v, (uint8_t)vector) < 0) {
+                log_err("kvm: cpu %u: interrupt %d: %s", v->cpu->index, vector, strerror(errno));
                 return KVM_FAILED;
             }
         }
@@ -143,14 +162,11 @@ static enum kvm_verdict give_interrupt(struct kvm_vcpu *v)
 /* The registers go to the kernel, if they are not there, and what waits with them. */
 static enum kvm_verdict prepare(struct kvm_vcpu *v)
 {
-    struct cpu *cpu = v->cpu;
     if (kvm_memory_update(v->kvm, v) < 0 || kvm_push(v) < 0) {
         return KVM_FAILED;
     }
     if (v->tpr_stale) {
-        v->tpr_stale = false;
-        v->cr8 = cpu->world->cr8_get != NULL ? cpu->world->cr8_get(cpu->world->ctx, cpu) : 0;
-        v->run->cr8 = v->cr8;
+        kvm_look_at_tpr(v);
     }
     enum kvm_verdict verdict = give_nmi(v);
     return verdict == KVM_GO_ON ? give_interrupt(v) : verdict;
@@ -212,7 +228,7 @@ static bool look(struct kvm_vcpu *v, enum engine_exit *exit)
         *exit = settle(v) == KVM_FAILED ? ENGINE_EXIT_ERROR : ENGINE_EXIT_KICK;
     } else if (why == CPU_POLL_DEBUG) {
         *exit = ENGINE_EXIT_DEBUG;
-    } else if (cpu->activity != CPU_ACTIVE) {
+    } else if (cpu->activity != CPU_ACTIVE && (!kvm_has_lapics(v->kvm) || kvm_helpers_only(v))) {
         *exit = ENGINE_EXIT_HALT;
     } else {
         return true;

@@ -18,11 +18,13 @@
 /* So many instructions between looks at what waits elsewhere. */
 #define BURST 10000u
 
-bool kvm_helpers_only(const struct cpu *cpu)
+bool kvm_helpers_only(const struct kvm_vcpu *v)
 {
+    const struct cpu *cpu = v->cpu;
     const struct cpu_stops *s = cpu->stops;
     return cpu->in_smm || cpu->stop_step != CPU_STEP_OFF || cpu->stop_why != CPU_STOP_NONE ||
-           (s != NULL && s->break_count + s->watch_count != 0);
+           (s != NULL && s->break_count + s->watch_count != 0) ||
+           (kvm_has_lapics(v->kvm) && !v->kvm->chips_given);
 }
 
 /* -- Events that were being delivered ------------------------------------------------------------
@@ -102,7 +104,7 @@ int kvm_software(struct kvm_vcpu *v, enum cpu_poll *why)
     if (r < 0) {
         return r;
     }
-    volatile unsigned left = kvm_helpers_only(cpu) || cpu_smi_due(cpu) ? BURST : 1;
+    volatile unsigned left = kvm_helpers_only(v) || cpu_smi_due(cpu) ? BURST : 1;
     if (setjmp(cpu->unwind) != 0) {
         cpu_deliver_exception(cpu);
         left = left > 0 ? left - 1 : 0;
@@ -115,7 +117,7 @@ int kvm_software(struct kvm_vcpu *v, enum cpu_poll *why)
         }
         v->stats.software++;
         cpu_do_instruction(cpu, &v->insn);
-        left = kvm_helpers_only(cpu) ? left - 1 : 0;
+        left = kvm_helpers_only(v) ? left - 1 : 0;
     }
     return 0;
 }
