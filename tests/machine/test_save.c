@@ -32,32 +32,43 @@ static time_t second_now(void)
     return ts.tv_sec;
 }
 
-/* The RTC shows the host's wall clock, which does not stand still with the machine: what is saved
- * twice must be saved in the same second to be the same bytes. */
+/* b takes up all of a, and what it saves is the same. The RTC shows the host's wall clock, which does
+ * not stand still with the machine: what is saved twice must be saved in the same second to be the
+ * same bytes, which memory is too big for on a busy host. */
 static void save_and_copy(struct vmtest *a, struct vmtest *b)
 {
     char error[SOSIA_ERROR_BYTES] = "";
     void *first, *second;
-    size_t first_len, second_len;
+    size_t first_len, second_len, state_len = 0;
     bool same_second = false;
-    for (int tries = 0; !same_second && tries < 20; tries++) {
+    assert_int_equal(sosia_vm_save(a->vm, true, &first, &first_len, error), 0);
+    int r = sosia_vm_load(b->vm, first, first_len, error);
+    if (r < 0) {
+        print_message("load: %s\n", error);
+    }
+    assert_int_equal(r, 0);
+    assert_int_equal(sosia_vm_save(b->vm, true, &second, &second_len, error), 0);
+    assert_int_equal(first_len, second_len);
+    for (int tries = 0; !same_second && tries < 100; tries++) {
+        void *of_a, *of_b;
         time_t before = second_now();
-        assert_int_equal(sosia_vm_save(a->vm, true, &first, &first_len, error), 0);
-        int r = sosia_vm_load(b->vm, first, first_len, error);
-        if (r < 0) {
-            print_message("load: %s\n", error);
-        }
-        assert_int_equal(r, 0);
-        assert_int_equal(sosia_vm_save(b->vm, true, &second, &second_len, error), 0);
+        assert_int_equal(sosia_vm_save(a->vm, false, &of_a, &state_len, error), 0);
+        assert_int_equal(sosia_vm_load(b->vm, of_a, state_len, error), 0);
+        assert_int_equal(sosia_vm_save(b->vm, false, &of_b, &second_len, error), 0);
         same_second = second_now() == before;
-        assert_int_equal(first_len, second_len);
+        assert_int_equal(state_len, second_len);
         if (same_second) {
-            assert_memory_equal(first, second, first_len);
+            assert_memory_equal(of_a, of_b, state_len);
         }
-        free(first);
-        free(second);
+        free(of_a);
+        free(of_b);
     }
     assert_true(same_second);
+    /* Memory is behind the devices. */
+    assert_memory_equal((uint8_t *)first + state_len, (uint8_t *)second + state_len,
+                        first_len - state_len);
+    free(first);
+    free(second);
 }
 
 static void save_load_save(const char *from, const char *to, unsigned cpus)
