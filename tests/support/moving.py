@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What tests of migration share: a guest that checks its memory and disk, and its way from process to process."""
+import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import threading
-import time
 
 import guest as g
 
@@ -81,52 +82,82 @@ class Moving:
         self.terminal.end()
 
 
-class Wire:
-    """A connection that can be cut: what comes to .address goes to a Unix socket, until .cut()."""
+# Messages of docs/migration.md at which a link may be cut.
+LOADED, GO, RUNS = 9, 10, 11
 
-    def __init__(self, path, to):
+
+class Wire:
+    """A connection that can be cut: what comes to .address goes to a Unix socket, until .cut() or so many bytes,
+    or until a message of one kind, which still passes (after) or does not."""
+
+    def __init__(self, path, to, limit=None, message=None, after=False):
         self.to, self.sockets, self.passed = to, [], 0
+        self.limit, self.message, self.after = limit, message, after
         self.address = "unix:" + path
+        self.lock = threading.Lock()
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen(16)
-        self.alive, self.limit = True, None
         threading.Thread(target=self.serve, daemon=True).start()
 
     def serve(self):
-        while self.alive:
+        while True:
             try:
                 a, _ = self.listener.accept()
+                b = socket.socket(socket.AF_UNIX)
+                b.connect(self.to)
             except OSError:
                 return
-            b = socket.socket(socket.AF_UNIX)
-            b.connect(self.to)
             self.sockets += [a, b]
             for x, y in ((a, b), (b, a)):
                 threading.Thread(target=self.copy, args=(x, y), daemon=True).start()
 
     def copy(self, x, y):
-        while True:
-            try:
-                data = x.recv(1 << 16)
-                if not data:
-                    y.shutdown(socket.SHUT_WR)
-                    return
+        try:
+            while True:
+                header = x.recv(12, socket.MSG_WAITALL)
+                if len(header) < 12:
+                    break
+                kind, length, _ = struct.unpack("<III", header)
+                if kind == self.message and not self.after:
+                    break
+                data = header
+                while len(data) < 12 + length:
+                    more = x.recv(12 + length - len(data))
+                    if not more:
+                        break
+                    data += more
                 if self.limit is not None and self.passed + len(data) >= self.limit:
-                    data = data[:self.limit - self.passed]
-                    y.sendall(data)
-                    self.cut()
-                    return
+                    y.sendall(data[:self.limit - self.passed])
+                    break
                 y.sendall(data)
                 self.passed += len(data)
-            except OSError:
-                return
+                if kind == self.message:
+                    break
+        except OSError:
+            pass
+        self.cut()
 
     def cut(self):
-        self.alive = False
-        for s in self.sockets + [self.listener]:
-            try:
-                s.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            s.close()
+        with self.lock:
+            for s in self.sockets + [self.listener]:
+                try:
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+
+def status(path):
+    """What query-status says at a control socket; None when nobody answers."""
+    try:
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(30 * g.PATIENCE)
+            s.connect(path)
+            s.sendall(b'{"execute":"qmp_capabilities"}{"execute":"query-status"}')
+            for line in s.makefile():
+                answer = json.loads(line).get("return", {})
+                if "status" in answer:
+                    return answer["status"]
+    except (OSError, ValueError):
+        pass
+    return None
