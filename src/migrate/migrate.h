@@ -85,6 +85,8 @@ struct incoming;
 /* Waits for a source at the address. listening: told where, once; or NULL. */
 MUST_CHECK int incoming_open(struct incoming **out, const char *address,
                              void (*listening)(const char *where), struct err *e);
+/* From a source that is connected already: takes the socket, in any case. */
+MUST_CHECK int incoming_over(struct incoming **out, int fd, struct err *e);
 void incoming_close(struct incoming *in); /* also tells the source, if it still waits */
 struct vmconfig *incoming_config(struct incoming *in);
 /* Says why there will be no machine. */

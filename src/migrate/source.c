@@ -284,7 +284,7 @@ static void *migrate_main(void *arg)
             channel_cut(g->stream[i].channel);
         }
     }
-    if (g->owner == OWNER_SOURCE) {
+    if (g->owner == OWNER_SOURCE || !g->has_ticket) { /* nobody else will go for it */
         ticket_drop(&g->ticket);
     }
     bool cancelled = r < 0 && g->owner == OWNER_SOURCE && migrate_is_cancelled(g);

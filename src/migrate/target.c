@@ -64,6 +64,23 @@ static int take_hello(struct incoming *in, struct err *e)
     return r;
 }
 
+/* r: of getting a connection. */
+static int begin(struct incoming **out, struct incoming *in, int r, struct err *e)
+{
+    if (r == 0) {
+        r = take_hello(in, e);
+        if (r < 0) {
+            incoming_refuse(in, e->msg);
+        }
+    }
+    if (r < 0) {
+        incoming_close(in);
+        return r;
+    }
+    *out = in;
+    return 0;
+}
+
 int incoming_open(struct incoming **out, const char *address, void (*listening)(const char *where),
                   struct err *e)
 {
@@ -78,18 +95,15 @@ int incoming_open(struct incoming **out, const char *address, void (*listening)(
         }
         r = channel_accept(&in->channel, in->listener, 0, e);
     }
-    if (r == 0) {
-        r = take_hello(in, e);
-        if (r < 0) {
-            incoming_refuse(in, e->msg);
-        }
-    }
-    if (r < 0) {
-        incoming_close(in);
-        return r;
-    }
-    *out = in;
-    return 0;
+    return begin(out, in, r, e);
+}
+
+int incoming_over(struct incoming **out, int fd, struct err *e)
+{
+    struct incoming *in = xzalloc(sizeof *in);
+    in->listener = -1;
+    in->channel = channel_over(fd);
+    return begin(out, in, 0, e);
 }
 
 void incoming_close(struct incoming *in)
@@ -174,7 +188,8 @@ static int accept_further(struct incoming *in, struct err *e)
     struct received m;
     uint32_t number;
     struct further *f = &in->further[in->furthers];
-    int r = channel_accept(&f->channel, in->listener, CHANNEL_PATIENCE_S, e);
+    int r = in->listener < 0 ? err_set(e, -ENOTSUP, "there is one connection only")
+                             : channel_accept(&f->channel, in->listener, CHANNEL_PATIENCE_S, e);
     if (r < 0) {
         return r;
     }
