@@ -337,6 +337,7 @@ struct sosia_migrate_options {
     bool compress;    /* memory, on the way */
     uint64_t max_bandwidth; /* bytes per second; 0: all there is */
     unsigned downtime_ms;   /* the guest may stand still for this long: 100 */
+    const char *tls; /* directory of certificates (docs/migration.md); NULL: in the clear */
 };
 
 struct sosia_migrate_result {
@@ -356,12 +357,12 @@ int sosia_vm_migrate(struct sosia_vm *vm, const char *address,
                      const struct sosia_migrate_options *options,
                      struct sosia_migrate_result *result, char *error);
 
-/* To receive one: wait for a source (listening is told the address, NULL: nobody), fill a
+/* To receive one: wait for a source (tls: as above; listening is told the address, or NULL), fill a
  * configuration from it, change in that what is to be different (engine, callbacks, forwards...),
  * make the VM, receive into it, start it unless it was paused there. Nothing runs, and the source
  * goes on, when any of that fails: why goes to the source. Strings in the configuration are the
  * incoming's. */
-int sosia_incoming_open(struct sosia_incoming **out, const char *address,
+int sosia_incoming_open(struct sosia_incoming **out, const char *address, const char *tls,
                         void (*listening)(const char *where), char *error);
 void sosia_incoming_config(struct sosia_incoming *in, struct sosia_config *config);
 int sosia_vm_receive(struct sosia_vm *vm, struct sosia_incoming *in, bool *paused, char *error);

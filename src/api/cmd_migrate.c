@@ -4,9 +4,11 @@
  * 7.2 has them, as far as they go.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "api/command.h"
+#include "base/alloc.h"
 #include "base/bits.h"
 #include "machine/machine.h"
 #include "migrate/migrate.h"
@@ -124,7 +126,16 @@ static int set_parameters(struct api_call *c)
         return api_refuse(c, -EINVAL, API_GENERIC_ERROR, "max-bandwidth: bytes per second, or 0");
     }
     p.max_bandwidth = (uint64_t)bandwidth;
+    const char *tls = api_string(c, "tls-creds"); /* "": none again, as in QEMU */
+    char *dir = tls != NULL && tls[0] != '\0' ? xstrdup(tls) : NULL;
+    p.tls = tls != NULL ? dir : p.tls;
     int r = migrate_check(&p, &c->e);
+    if (r == 0 && tls != NULL) {
+        free(a->tls);
+        a->tls = dir;
+    } else {
+        free(dir);
+    }
     if (r == 0) {
         a->parameters = p;
         if (a->running != NULL) {
@@ -138,6 +149,7 @@ static int query_parameters(struct api_call *c)
 {
     struct api_migration *a = api_migration(c->api);
     c->result = json_pack("{s:I}", "max-bandwidth", (json_int_t)a->parameters.max_bandwidth);
+    json_object_set_new(c->result, "tls-creds", api_json_text(a->tls != NULL ? a->tls : ""));
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
         json_object_set_new(c->result, numbers[i].name,
                             json_integer(*number_at(&a->parameters, numbers[i].at)));
@@ -236,7 +248,8 @@ const struct api_command api_migrate_commands[] = {
     { "migrate-set-capabilities", set_capabilities, "capabilities:arr" },
     { "migrate-set-parameters", set_parameters,
       "?cpu-throttle-increment:int ?cpu-throttle-initial:int ?downtime-limit:int "
-      "?max-bandwidth:int ?max-cpu-throttle:int ?multifd-channels:int" },
+      "?max-bandwidth:int ?max-cpu-throttle:int ?multifd-channels:int "
+      "?tls-creds:str" },
     { "query-migrate", query, NULL },
     { "query-migrate-capabilities", query_capabilities, NULL },
     { "query-migrate-parameters", query_parameters, NULL },

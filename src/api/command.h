@@ -81,6 +81,7 @@ const char *api_vm_name(const struct api *a); /* or NULL */
 struct api_migration {
     struct migration *running; /* owned; or NULL; it may be over */
     struct migrate_parameters parameters;
+    char *tls;           /* owned: parameters.tls */
     bool multifd;        /* as many streams as the parameters say, else one */
     _Atomic bool events; /* are told */
 };

@@ -338,6 +338,7 @@ void api_free(struct api *a)
     }
     loop_free(a->loop);
     free(a->name);
+    free(a->migration.tls);
     free(a);
 }
 

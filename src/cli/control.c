@@ -97,7 +97,7 @@ static int info(const char *which, const char *topic, struct err *e)
 }
 
 /* The VM may be in another directory than we are. free() it */
-static char *absolute(const char *file)
+char *control_absolute(const char *file)
 {
     char *here = file[0] != '/' ? getcwd(NULL, 0) : NULL;
     char *path = here != NULL ? xasprintf("%s/%s", here, file) : xstrdup(file);
@@ -107,7 +107,7 @@ static char *absolute(const char *file)
 
 static int screenshot(const char *which, const char *file, struct err *e)
 {
-    char *path = absolute(file);
+    char *path = control_absolute(file);
     int r = plain(which, "screendump", json_pack("{s:s}", "filename", path), NULL, e);
     free(path);
     return r;
@@ -123,7 +123,7 @@ static int take_snapshot(const char *which, const char *file, json_t *args, int 
         json_decref(args);
         return r;
     }
-    char *path = absolute(file);
+    char *path = control_absolute(file);
     json_object_set_new(args, "file", json_string(path));
     free(path);
     if (translations >= 0 && api_client_is_ours(c)) {
@@ -152,7 +152,7 @@ static int snapshot(int argc, char **argv, struct err *e)
         if (strcmp(argv[i], "--compress") == 0) {
             json_object_set_new(args, "compress", json_true());
         } else if (strcmp(argv[i], "--parent") == 0 && i + 1 < argc) {
-            char *parent = absolute(argv[++i]);
+            char *parent = control_absolute(argv[++i]);
             json_object_set_new(args, "parent", json_string(parent));
             free(parent);
         } else if (argv[i][0] == '-' || count == ARRAY_LEN(names)) {

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "api/client.h"
-#include "base/bits.h"
+#include "cli/control.h"
 #include "cli/options.h"
 
 #define PATIENCE_S 30u
@@ -69,6 +69,12 @@ static int take_option(struct migrate_options *o, const char *option, const char
         json_object_set_new(o->parameters, "max-bandwidth",
                             json_integer(r == 0 ? (json_int_t)bytes : 0));
         return r < 0 ? err_prefix(e, r, "%s", option) : 0;
+    }
+    if (strcmp(option, "--tls") == 0) {
+        char *dir = control_absolute(value);
+        json_object_set_new(o->parameters, "tls-creds", json_string(dir));
+        free(dir);
+        return 0;
     }
     return err_set(e, -EINVAL, "unexpected '%s'", option);
 }

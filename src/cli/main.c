@@ -10,6 +10,7 @@
 #include "cli/disk.h"
 #include "cli/run.h"
 #include "cli/snapshots.h"
+#include "migrate/tls.h"
 #include "net/net.h"
 #include "sosia.h"
 
@@ -61,6 +62,7 @@ void run_help(void)
         "      --name NAME                  what `sosia ls`, stop, info... know it by\n"
         "      --api PATH                   a control socket there (QEMU Machine Protocol)\n"
         "      --incoming ADDRESS           receive a VM: unix:PATH or tcp:HOST:PORT\n"
+        "      --tls DIR                    with --incoming: only by TLS, with these certificates\n"
         "      --ephemeral                  restore: what is written to disks is lost at the end\n"
         "      --no-reboot                  a guest reset or triple fault ends the VM, status 2\n"
         "      --gdb ADDR                   for gdb: target remote PORT, HOST:PORT or PATH\n"
@@ -94,6 +96,7 @@ static int version_main(void)
     printf("engines: kvm, bt, interp; optional parts: %s\n", block_parts(parts, sizeof parts));
     printf("displays: %snone\n", sosia_display_built(SOSIA_DISPLAY_VNC) ? "vnc, " : "");
     printf("networks: %stap, passt\n", net_user_built() ? "user, " : "");
+    printf("migration: %s\n", tls_built() ? "TLS" : "no TLS");
     printf("control socket: %s\n", api_built() ? "yes" : "no");
     return 0;
 }

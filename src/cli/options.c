@@ -34,6 +34,7 @@ enum long_only {
     OPT_NAME,
     OPT_EPHEMERAL,
     OPT_INCOMING,
+    OPT_TLS,
 };
 
 static const struct option long_options[] = {
@@ -48,6 +49,7 @@ static const struct option long_options[] = {
     {"display", required_argument, NULL, OPT_DISPLAY},
     {"ephemeral", no_argument, NULL, OPT_EPHEMERAL},
     {"incoming", required_argument, NULL, OPT_INCOMING},
+    {"tls", required_argument, NULL, OPT_TLS},
     {"serial", required_argument, NULL, OPT_SERIAL},
     {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
     {"exit-port", required_argument, NULL, OPT_EXIT_PORT},
@@ -296,6 +298,8 @@ static int parse_one(struct run_options *o, int option, char *arg, unsigned *ser
         return parse_console(o, arg, e);
     case OPT_INCOMING:
         return o->incoming != NULL ? 0 : err_set(e, -EINVAL, "--incoming is for sosia run, once");
+    case OPT_TLS:
+        return o->incoming != NULL ? 0 : err_set(e, -EINVAL, "--tls goes with --incoming");
     case OPT_DISPLAY:
         return options_display(o, arg, e);
     case OPT_SERIAL:
@@ -358,26 +362,27 @@ static void say_listening(const char *where)
     fprintf(stderr, "sosia: a VM may come to %s\n", where);
 }
 
-/* The value of --incoming, wherever it is; NULL: not given. */
-static const char *find_incoming(int argc, char **argv)
+/* The value of an option that is needed before the others, wherever it is; NULL: not given. */
+static const char *find_early(int argc, char **argv, const char *name)
 {
-    static const char name[] = "--incoming";
+    size_t len = strlen(name);
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], name) == 0) {
             return i + 1 < argc ? argv[i + 1] : NULL;
         }
-        if (strncmp(argv[i], "--incoming=", sizeof name) == 0) {
-            return argv[i] + sizeof name;
+        if (strncmp(argv[i], name, len) == 0 && argv[i][len] == '=') {
+            return argv[i] + len + 1;
         }
     }
     return NULL;
 }
 
 /* The same of a VM that comes: this waits for it. */
-static int begin_incoming(struct run_options *o, const char *address, struct err *e)
+static int begin_incoming(struct run_options *o, const char *address, const char *tls,
+                          struct err *e)
 {
     char error[SOSIA_ERROR_BYTES];
-    int r = sosia_incoming_open(&o->incoming, address, say_listening, error);
+    int r = sosia_incoming_open(&o->incoming, address, tls, say_listening, error);
     if (r < 0) {
         return err_set(e, r, "--incoming: %s", error);
     }
@@ -414,9 +419,9 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
         argc--;
         argv++;
     }
-    const char *incoming = strcmp(argv[0], "run") == 0 ? find_incoming(argc, argv) : NULL;
+    const char *incoming = strcmp(argv[0], "run") == 0 ? find_early(argc, argv, "--incoming") : NULL;
     if (incoming != NULL) {
-        int r = begin_incoming(o, incoming, e);
+        int r = begin_incoming(o, incoming, find_early(argc, argv, "--tls"), e);
         if (r < 0) {
             return r;
         }

@@ -24,6 +24,7 @@
 
 struct channel {
     int fd;
+    struct tls *tls; /* owned; NULL: in the clear */
     uint8_t *payload; /* owned: of the message that was received */
     uint32_t room;
     _Atomic uint64_t sent;
@@ -141,9 +142,15 @@ int channel_accept(struct channel **out, int listener, unsigned timeout_s, struc
     return 0;
 }
 
+int channel_secure(struct channel *c, enum tls_role role, const char *dir, struct err *e)
+{
+    return tls_new(&c->tls, c->fd, role, dir, e);
+}
+
 void channel_free(struct channel *c)
 {
     if (c != NULL) {
+        tls_free(c->tls);
         close(c->fd);
         free(c->payload);
         free(c);
@@ -165,13 +172,16 @@ static int lost(int error, struct err *e)
     return err_set(e, -error, "the connection was lost: %s", strerror(error));
 }
 
+static ssize_t errno_of(ssize_t n) { return n < 0 ? -errno : n; }
+
 static int put(struct channel *c, const void *data, size_t len, int flags, struct err *e)
 {
     const uint8_t *at = data;
     while (len != 0) {
-        ssize_t n = send(c->fd, at, len, MSG_NOSIGNAL | flags);
-        if (n < 0 && errno != EINTR) {
-            return lost(errno, e);
+        ssize_t n = c->tls != NULL ? tls_send(c->tls, at, len)
+                                   : errno_of(send(c->fd, at, len, MSG_NOSIGNAL | flags));
+        if (n < 0 && n != -EINTR) {
+            return lost((int)-n, e);
         }
         if (n > 0) {
             at += n;
@@ -186,12 +196,13 @@ static int get(struct channel *c, void *data, size_t len, struct err *e)
 {
     uint8_t *at = data;
     while (len != 0) {
-        ssize_t n = recv(c->fd, at, len, 0);
+        ssize_t n = c->tls != NULL ? tls_receive(c->tls, at, len)
+                                   : errno_of(recv(c->fd, at, len, 0));
         if (n == 0) {
             return err_set(e, -ECONNRESET, "the other end has gone");
         }
-        if (n < 0 && errno != EINTR) {
-            return lost(errno, e);
+        if (n < 0 && n != -EINTR) {
+            return lost((int)-n, e);
         }
         if (n > 0) {
             at += n;

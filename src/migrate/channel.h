@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 
 #include "base/err.h"
+#include "migrate/tls.h"
 
 enum message {
     MESSAGE_HELLO = 1, /* source: what machine it is */
@@ -49,6 +50,9 @@ MUST_CHECK int channel_accept(struct channel **out, int listener, unsigned timeo
                               struct err *e);
 /* Over a connected stream socket, which it takes. */
 struct channel *channel_over(int fd);
+/* TLS from here on (tls.h), by the certificates in dir. */
+MUST_CHECK int channel_secure(struct channel *c, enum tls_role role, const char *dir,
+                              struct err *e);
 void channel_free(struct channel *c); /* NULL is allowed */
 /* Whoever waits in it, here or at the other end, finds the connection closed. */
 void channel_cut(struct channel *c);

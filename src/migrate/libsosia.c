@@ -41,6 +41,7 @@ int sosia_vm_migrate(struct sosia_vm *vm, const char *address,
         p.compress = options->compress;
         p.max_bandwidth = options->max_bandwidth;
         p.downtime_limit = options->downtime_ms;
+        p.tls = options->tls;
     }
     int r = migrate_start(&g, sosia_vm_machine(vm), address, &p, &e);
     if (r < 0) {
@@ -56,12 +57,12 @@ int sosia_vm_migrate(struct sosia_vm *vm, const char *address,
     return stats.status == MIGRATE_COMPLETED ? 0 : give(error, -ECANCELED, &stats.error);
 }
 
-int sosia_incoming_open(struct sosia_incoming **out, const char *address,
+int sosia_incoming_open(struct sosia_incoming **out, const char *address, const char *tls,
                         void (*listening)(const char *where), char *error)
 {
     struct err e = { 0 };
     struct incoming *in;
-    int r = incoming_open(&in, address, listening, &e);
+    int r = incoming_open(&in, address, tls, listening, &e);
     if (r == 0) {
         *out = (struct sosia_incoming *)in;
     }

@@ -27,6 +27,7 @@ struct migrate_parameters {
     unsigned max_cpu_throttle;       /* percent */
     unsigned streams;                /* connections */
     bool compress;
+    const char *tls; /* directory of certificates (tls.h); NULL: in the clear */
     bool auto_converge; /* slow the guest down when it writes too fast */
 };
 extern const struct migrate_parameters migrate_defaults;
@@ -82,8 +83,9 @@ MUST_CHECK int migrate_take_back(struct machine *m, struct err *e);
 /* -- The target. Thread: one. */
 struct incoming;
 
-/* Waits for a source at the address. listening: told where, once; or NULL. */
-MUST_CHECK int incoming_open(struct incoming **out, const char *address,
+/* Waits for a source at the address. tls: as in the parameters. listening: told where, once; or
+ * NULL. */
+MUST_CHECK int incoming_open(struct incoming **out, const char *address, const char *tls,
                              void (*listening)(const char *where), struct err *e);
 /* From a source that is connected already: takes the socket, in any case. */
 MUST_CHECK int incoming_over(struct incoming **out, int fd, struct err *e);

@@ -39,6 +39,9 @@ int migrate_check(const struct migrate_parameters *p, struct err *e)
     if (p->compress && !pack_built()) {
         return err_set(e, -ENOTSUP, "this build has no zstd to compress with");
     }
+    if (p->tls != NULL && !tls_built()) {
+        return err_set(e, -ENOTSUP, "this build has no GnuTLS");
+    }
     return 0;
 }
 
@@ -106,6 +109,7 @@ void migrate_change(struct migration *g, const struct migrate_parameters *p)
     g->parameters = *p;
     g->parameters.streams = streams;
     g->parameters.compress = compress;
+    g->parameters.tls = g->tls;
     pthread_mutex_unlock(&g->lock);
 }
 
@@ -154,7 +158,10 @@ static int connect_stream(struct migration *g, unsigned n, struct err *e)
     g->stream[n].migration = g;
     g->stream[n].number = n;
     pages_out_init(&g->stream[n].pages, c, g->parameters.compress);
-    return cancelled ? err_set(e, -ECANCELED, "cancelled") : 0;
+    if (cancelled) {
+        return err_set(e, -ECANCELED, "cancelled");
+    }
+    return g->tls != NULL ? channel_secure(c, TLS_CLIENT, g->tls, e) : 0;
 }
 
 /* A file of the storage that the target must reach; NULL: the VM writes to none. Machine lock. */
@@ -311,6 +318,8 @@ int migrate_start(struct migration **out, struct machine *m, const char *address
     g->machine = m;
     g->address = xstrdup(address);
     g->parameters = *p;
+    g->tls = p->tls != NULL ? xstrdup(p->tls) : NULL;
+    g->parameters.tls = g->tls;
     g->start_ns = migrate_now_ns();
     pthread_mutex_init(&g->lock, NULL);
     pthread_cond_init(&g->changed, NULL);
@@ -372,6 +381,7 @@ void migrate_free(struct migration *g)
     pthread_mutex_destroy(&g->lock);
     free(g->address);
     free(g->config);
+    free(g->tls);
     free(g->bits);
     free(g->rom);
     free(g);

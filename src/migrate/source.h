@@ -32,6 +32,7 @@ struct stream {
 struct migration {
     struct machine *machine; /* borrowed */
     char *address;           /* owned */
+    char *tls;               /* owned: parameters.tls */
     char *config;            /* owned: as the target was told */
     pthread_t thread;
     bool joined;

@@ -32,6 +32,7 @@ struct further { /* connection that brings memory */
 
 struct incoming {
     int listener;
+    char *tls;  /* owned: directory of certificates; NULL: in the clear */
     char *path; /* owned: of the listening socket, to be removed; NULL: none */
     struct channel *channel;
     struct wire_hello hello;
@@ -81,8 +82,25 @@ static int begin(struct incoming **out, struct incoming *in, int r, struct err *
     return 0;
 }
 
-int incoming_open(struct incoming **out, const char *address, void (*listening)(const char *where),
-                  struct err *e)
+/* A connection, by TLS if that was asked for. timeout_s 0: for ever. */
+static int accept_one(struct incoming *in, struct channel **out, unsigned timeout_s, struct err *e)
+{
+    struct channel *c;
+    int r = channel_accept(&c, in->listener, timeout_s, e);
+    if (r < 0) {
+        return r;
+    }
+    r = in->tls != NULL ? channel_secure(c, TLS_SERVER, in->tls, e) : 0;
+    if (r < 0) {
+        channel_free(c);
+        return r;
+    }
+    *out = c;
+    return 0;
+}
+
+int incoming_open(struct incoming **out, const char *address, const char *tls,
+                  void (*listening)(const char *where), struct err *e)
 {
     char where[CHANNEL_WHERE_BYTES];
     struct incoming *in = xzalloc(sizeof *in);
@@ -93,7 +111,8 @@ int incoming_open(struct incoming **out, const char *address, void (*listening)(
         if (listening != NULL) {
             listening(where);
         }
-        r = channel_accept(&in->channel, in->listener, 0, e);
+        in->tls = tls != NULL ? xstrdup(tls) : NULL;
+        r = accept_one(in, &in->channel, 0, e);
     }
     return begin(out, in, r, e);
 }
@@ -120,6 +139,7 @@ void incoming_close(struct incoming *in)
     }
     vmconfig_free(in->config);
     free(in->path);
+    free(in->tls);
     free(in->unpacked);
     free(in->state);
     free(in);
@@ -189,7 +209,7 @@ static int accept_further(struct incoming *in, struct err *e)
     uint32_t number;
     struct further *f = &in->further[in->furthers];
     int r = in->listener < 0 ? err_set(e, -ENOTSUP, "there is one connection only")
-                             : channel_accept(&f->channel, in->listener, CHANNEL_PATIENCE_S, e);
+                             : accept_one(in, &f->channel, CHANNEL_PATIENCE_S, e);
     if (r < 0) {
         return r;
     }
