@@ -419,7 +419,8 @@ int options_parse(struct run_options *o, int argc, char **argv, struct err *e)
         argc--;
         argv++;
     }
-    const char *incoming = strcmp(argv[0], "run") == 0 ? find_early(argc, argv, "--incoming") : NULL;
+    bool runs = strcmp(argv[0], "run") == 0;
+    const char *incoming = runs ? find_early(argc, argv, "--incoming") : NULL;
     if (incoming != NULL) {
         int r = begin_incoming(o, incoming, find_early(argc, argv, "--tls"), e);
         if (r < 0) {
