@@ -22,6 +22,7 @@
 #include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/console.h"
+#include "dev/virtio/input.h"
 #include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
 #include "dev/virtio/scsi.h"
@@ -52,6 +53,7 @@ struct rig {
         struct virtio_balloon balloon;
         struct virtio_console console;
         struct virtio_vsock vsock;
+        struct virtio_input input;
         struct e1000 e1000;
     } d;
 };
@@ -99,7 +101,7 @@ static void make_disk(struct rig *r)
     close(fd);
 }
 
-#define KINDS 8u
+#define KINDS 9u
 
 static void make(struct rig *r, unsigned kind)
 {
@@ -142,6 +144,9 @@ static void make(struct rig *r, unsigned kind)
         if (virtio_vsock_init(&r->d.vsock, r->pci, r->bus, DEVFN, r->loop, path, 3, &o, &e) < 0) {
             abort();
         }
+        break;
+    case 8:
+        virtio_input_init(&r->d.input, r->pci, r->bus, DEVFN, &o);
         break;
     default:
         e1000_init(&r->d.e1000, "dev", r->pci, r->bus, DEVFN, &r->net, mac);
@@ -274,6 +279,11 @@ static void step(struct rig *r, unsigned kind, struct program *p)
     case 8:
         loop_turn(r->loop, 0);
         bus_lock(r->bus);
+        if (kind == 8) {
+            const struct virtio_input_place to = { (uint16_t)take(p, 2), (uint16_t)take(p, 2),
+                                                   (uint8_t)take(p, 1) };
+            virtio_input_put(&r->d.input, &to, (int)take(p, 4));
+        }
         net_deliver(&r->net, &none, bytes, 60 + op);
         bus_unlock(r->bus);
         break;

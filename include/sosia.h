@@ -170,6 +170,7 @@ struct sosia_config {
     const struct sosia_net *nets; /* or NULL */
     unsigned net_count;
     bool rng;      /* a virtio entropy device */
+    bool tablet;   /* a virtio tablet: a pointer that is where it is put */
     bool balloon;  /* a virtio memory balloon */
     uint64_t balloon_bytes;         /* what the guest is to keep at first; 0: all */
     const char *vsock;              /* path of the host's socket (docs/devices/virtio-vsock.md) */
@@ -257,6 +258,10 @@ int sosia_vm_key(struct sosia_vm *vm, const char *name, bool down);
 /* The mouse moves to the right and down, its wheel turns towards the user, in clicks. buttons that
  * are held: 1 left, 2 right, 4 middle, 8 and 16 those of the thumb. */
 void sosia_vm_pointer(struct sosia_vm *vm, int dx, int dy, int dz, unsigned buttons);
+#define SOSIA_POINTER_MAX 0x7fff
+/* The pointer goes to a place on the screen, whose right and lower edges are SOSIA_POINTER_MAX. False: no
+ * driver in the guest listens to a tablet, and nothing happened. */
+bool sosia_vm_pointer_at(struct sosia_vm *vm, unsigned x, unsigned y, int dz, unsigned buttons);
 
 /* Can this build do it? */
 bool sosia_display_built(enum sosia_display_kind kind);

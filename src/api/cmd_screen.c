@@ -13,6 +13,7 @@
 #define KEYS_MAX 16u
 #define HOLD_MS 100 /* as QEMU */
 #define HOLD_MS_MAX 60000
+#define POINTER_MAX 0x7fff
 
 static int screendump(struct api_call *c)
 {
@@ -68,6 +69,7 @@ struct pointer {
     int dx, dy, dz;
     unsigned buttons;
     bool moved;
+    int at[2]; /* x, y on the screen; -1: not said */
 };
 
 static int on_button(struct pointer *p, const json_t *data)
@@ -96,18 +98,39 @@ static int on_button(struct pointer *p, const json_t *data)
     return -EINVAL;
 }
 
-static int on_move(struct pointer *p, const json_t *data)
+/* "x" or "y" and a number between; the axis, or -EINVAL. */
+static int axis_value(const json_t *data, json_int_t least, json_int_t most, int *value)
 {
     const char *axis = json_string_value(json_object_get(data, "axis"));
-    const json_t *value = json_object_get(data, "value");
-    json_int_t by = json_integer_value(value);
-    if (axis == NULL || !json_is_integer(value) || by < -0x7fff || by > 0x7fff ||
+    const json_t *v = json_object_get(data, "value");
+    json_int_t n = json_integer_value(v);
+    if (axis == NULL || !json_is_integer(v) || n < least || n > most ||
         (strcmp(axis, "x") != 0 && strcmp(axis, "y") != 0)) {
         return -EINVAL;
     }
-    p->dx += axis[0] == 'x' ? (int)by : 0;
-    p->dy += axis[0] == 'y' ? (int)by : 0;
+    *value = (int)n;
+    return axis[0] - 'x';
+}
+
+static int on_move(struct pointer *p, const json_t *data)
+{
+    int by = 0, axis = axis_value(data, -POINTER_MAX, POINTER_MAX, &by);
+    if (axis < 0) {
+        return axis;
+    }
+    p->dx += axis == 0 ? by : 0;
+    p->dy += axis == 1 ? by : 0;
     p->moved = true;
+    return 0;
+}
+
+static int on_place(struct pointer *p, const json_t *data)
+{
+    int at = 0, axis = axis_value(data, 0, POINTER_MAX, &at);
+    if (axis < 0) {
+        return axis;
+    }
+    p->at[axis] = at;
     return 0;
 }
 
@@ -128,24 +151,33 @@ static int on_input(struct api_call *c, struct pointer *p, const json_t *event)
     if (strcmp(type, "btn") == 0) {
         return on_button(p, data);
     }
+    if (strcmp(type, "abs") == 0) {
+        return on_place(p, data);
+    }
     return strcmp(type, "rel") == 0 ? on_move(p, data) : -EINVAL;
 }
 
 static int input_send_event(struct api_call *c)
 {
     const json_t *events = json_object_get(c->args, "events");
-    struct pointer p = { .buttons = machine_buttons(c->machine) };
+    struct pointer p = { .buttons = machine_buttons(c->machine), .at = { -1, -1 } };
     for (size_t i = 0; i < json_array_size(events); i++) {
         int r = on_input(c, &p, json_array_get(events, i));
         if (r == -ENOBUFS) {
             return err_set(&c->e, r, "the guest does not take its keys");
         }
         if (r < 0) {
-            return err_set(&c->e, r, "Parameter 'events': number %zu is no key, btn or rel event",
+            return err_set(&c->e, r, "Parameter 'events': number %zu is no key, btn, rel or abs event",
                            i + 1);
         }
     }
-    if (p.moved) {
+    bool placed = p.at[0] >= 0 || p.at[1] >= 0;
+    bool there = (placed || (p.moved && p.dx == 0 && p.dy == 0)) &&
+                 machine_pointer_at(c->machine, p.at[0], p.at[1], p.dz, p.buttons);
+    if (placed && !there) {
+        return err_set(&c->e, -ENODEV, "no driver in the guest listens to a tablet (--tablet)");
+    }
+    if (p.moved && !there) {
         machine_pointer(c->machine, p.dx, p.dy, p.dz, p.buttons);
     }
     return 0;

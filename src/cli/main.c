@@ -55,6 +55,7 @@ void run_help(void)
         "  -n, --net user[,fwd=tcp:HOSTPORT:GUESTPORT][,restrict]|tap=IF|passt[=PATH]|none\n"
         "            [,model=virtio|e1000][,mac=M]   a network card; none when not given\n"
         "      --rng                        a virtio entropy device\n"
+        "      --tablet                     a virtio tablet; --display vnc has one always\n"
         "      --balloon[=SIZE]             a virtio balloon; the guest is to keep SIZE\n"
         "      --vsock PATH[,cid=N]         sockets between host and guest\n"
         "      --console stdio|none|file=F|unix=PATH|pty[,name=N]\n"

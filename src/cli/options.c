@@ -23,6 +23,7 @@ enum long_only {
     OPT_CDROM,
     OPT_FLOPPY,
     OPT_RNG,
+    OPT_TABLET,
     OPT_BALLOON,
     OPT_VSOCK,
     OPT_CONSOLE,
@@ -62,6 +63,7 @@ static const struct option long_options[] = {
     {"disk", required_argument, NULL, 'd'},
     {"cdrom", required_argument, NULL, OPT_CDROM},
     {"rng", no_argument, NULL, OPT_RNG},
+    {"tablet", no_argument, NULL, OPT_TABLET},
     {"balloon", optional_argument, NULL, OPT_BALLOON},
     {"vsock", required_argument, NULL, OPT_VSOCK},
     {"console", required_argument, NULL, OPT_CONSOLE},
@@ -212,7 +214,8 @@ static int parse_one(struct run_options *o, int option, char *arg, unsigned *ser
     int r = 0;
     static const char *const machines[] = { "memory", "cpus",  "cpu",     "kernel", "initrd",
                                             "append", "disk",  "cdrom",   "floppy", "firmware",
-                                            "rng",    "vsock", "console", "balloon" };
+                                            "rng",    "vsock", "console", "balloon",
+                                            "tablet" };
     const char *name = "";
     for (const struct option *l = long_options; l->name != NULL; l++) {
         name = l->val == option ? l->name : name;
@@ -287,6 +290,9 @@ static int parse_one(struct run_options *o, int option, char *arg, unsigned *ser
         return options_disk(o, arg, OPTIONS_FLOPPY, e);
     case OPT_RNG:
         o->config.rng = true;
+        return 0;
+    case OPT_TABLET:
+        o->config.tablet = true;
         return 0;
     case OPT_BALLOON:
         o->config.balloon = true;

@@ -61,6 +61,7 @@ int options_display(struct run_options *o, char *text, struct err *e)
                                    "[,password=FILE]", text);
     }
     d->kind = SOSIA_DISPLAY_VNC;
+    o->config.tablet = true; /* viewers have a pointer of their own: the guest's is to be there */
     d->port = DEFAULT_PORT;
     return where != NULL ? parse_where(d, where, e) : 0;
 }

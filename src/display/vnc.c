@@ -164,6 +164,21 @@ static void on_keysym(rfbBool down, rfbKeySym keysym, rfbClientPtr cl)
     press_character(v, (unsigned)key, (shift == KEY_SHIFT_DOWN) != caps);
 }
 
+/* 0 to the last pixel becomes 0 to 0x7fff. */
+static int of_screen(int at, int size)
+{
+    at = at < 0 ? 0 : at >= size ? size - 1 : at;
+    return size > 1 ? at * 0x7fff / (size - 1) : 0;
+}
+
+static void point(struct vnc *v, int dx, int dy, int dz, unsigned buttons)
+{
+    if (!v->console.pointer_at(v->console.ctx, of_screen(v->x, v->rfb->width),
+                               of_screen(v->y, v->rfb->height), dz, buttons)) {
+        v->console.pointer(v->console.ctx, dx, dy, dz, buttons);
+    }
+}
+
 static void on_pointer(int mask, int x, int y, rfbClientPtr cl)
 {
     struct vnc *v = cl->screen->screenData;
@@ -177,7 +192,7 @@ static void on_pointer(int mask, int x, int y, rfbClientPtr cl)
     v->y = y;
     v->buttons = (unsigned)mask;
     v->calm = 0;
-    v->console.pointer(v->console.ctx, dx, dy, dz, buttons);
+    point(v, dx, dy, dz, buttons);
 }
 
 static void release_all(struct vnc *v)
@@ -189,7 +204,7 @@ static void release_all(struct vnc *v)
     }
     if (v->buttons != 0) {
         v->buttons = 0;
-        v->console.pointer(v->console.ctx, 0, 0, 0, 0);
+        point(v, 0, 0, 0, 0);
     }
 }
 

@@ -26,6 +26,8 @@ struct vnc_console {
     /* To the right and down; wheel clicks towards the user; buttons held: 1 left, 2 right,
      * 4 middle. */
     void (*pointer)(void *ctx, int dx, int dy, int dz, unsigned buttons);
+    /* To this place; the right and the lower edge are 0x7fff. False: the guest wants pointer. */
+    bool (*pointer_at)(void *ctx, int x, int y, int dz, unsigned buttons);
     bool (*caps_lock)(void *ctx); /* the keyboard's light is on */
 };
 

@@ -337,6 +337,14 @@ static int add_others(struct cards *k, struct pci_bus *p, const struct machine_c
             return r;
         }
     }
+    if (c->tablet) {
+        int r = next_slot(k, &devfn, e);
+        if (r < 0) {
+            return r;
+        }
+        k->tablet = xzalloc(sizeof *k->tablet);
+        virtio_input_init(k->tablet, p, m->bus, devfn, &plain);
+    }
     if (c->console_count != 0) {
         int r = next_slot(k, &devfn, e);
         return r < 0 ? r : add_console(k, p, c, devfn, e);
@@ -367,6 +375,10 @@ void cards_fini(struct cards *k)
     }
     for (unsigned i = 0; i < k->ports; i++) {
         serial_fini(&k->port[i]);
+    }
+    if (k->tablet != NULL) {
+        virtio_input_fini(k->tablet);
+        free(k->tablet);
     }
     if (k->vsock != NULL) {
         virtio_vsock_fini(k->vsock);

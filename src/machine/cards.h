@@ -12,6 +12,7 @@
 #include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/console.h"
+#include "dev/virtio/input.h"
 #include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
 #include "dev/virtio/scsi.h"
@@ -65,6 +66,7 @@ struct cards {
     struct ahci *ahci;        /* owned; NULL: nothing is on it */
     struct virtio_scsi *scsi; /* owned; NULL: nothing is on it */
     struct virtio_rng *rng;   /* owned; so are these */
+    struct virtio_input *tablet;
     struct virtio_balloon *balloon;
     struct virtio_vsock *vsock;
     struct virtio_console *console;

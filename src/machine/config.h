@@ -104,6 +104,7 @@ struct machine_config {
     const struct nic_config *nic;
     unsigned nic_count;
     bool rng;
+    bool tablet;
     bool balloon;
     uint64_t balloon_bytes; /* what the guest is to keep; 0: all */
     const char *vsock;      /* path of the host's socket; NULL: no such device */

@@ -146,6 +146,7 @@ int sosia_vm_new(struct sosia_vm **out, const struct sosia_config *config, char 
         .initrd = config->initrd,
         .append = config->append,
         .rng = config->rng,
+        .tablet = config->tablet,
         .balloon = config->balloon,
         .balloon_bytes = config->balloon_bytes,
         .vsock = config->vsock,
@@ -411,6 +412,12 @@ int sosia_vm_key(struct sosia_vm *vm, const char *name, bool down)
 void sosia_vm_pointer(struct sosia_vm *vm, int dx, int dy, int dz, unsigned buttons)
 {
     machine_pointer(vm->machine, dx, dy, dz, buttons);
+}
+
+bool sosia_vm_pointer_at(struct sosia_vm *vm, unsigned x, unsigned y, int dz, unsigned buttons)
+{
+    return machine_pointer_at(vm->machine, x < SOSIA_POINTER_MAX ? (int)x : SOSIA_POINTER_MAX,
+                              y < SOSIA_POINTER_MAX ? (int)y : SOSIA_POINTER_MAX, dz, buttons);
 }
 
 const char *sosia_vm_display(const struct sosia_vm *vm)

@@ -108,10 +108,36 @@ void machine_pointer(struct machine *m, int dx, int dy, int dz, unsigned buttons
     bus_unlock(m->bus);
 }
 
+/* Both number the buttons in one way. */
+_Static_assert((int)PS2_BUTTON_5 == (int)VIRTIO_INPUT_EXTRA &&
+                   (int)PS2_BUTTON_MIDDLE == (int)VIRTIO_INPUT_MIDDLE,
+               "buttons");
+
+static uint16_t within_tablet(int at, uint16_t now)
+{
+    return at < 0 ? now : at < VIRTIO_INPUT_MAX ? (uint16_t)at : VIRTIO_INPUT_MAX;
+}
+
+bool machine_pointer_at(struct machine *m, int x, int y, int dz, unsigned buttons)
+{
+    struct virtio_input *tablet = m->pc->cards.tablet;
+    bus_lock(m->bus);
+    bool ready = tablet != NULL && virtio_input_ready(tablet);
+    if (ready) {
+        const struct virtio_input_place to = { within_tablet(x, tablet->is.x),
+                                               within_tablet(y, tablet->is.y), (uint8_t)buttons };
+        virtio_input_put(tablet, &to, dz);
+    }
+    bus_unlock(m->bus);
+    return ready;
+}
+
 unsigned machine_buttons(struct machine *m)
 {
+    const struct virtio_input *tablet = m->pc->cards.tablet;
     bus_lock(m->bus);
-    unsigned buttons = m->pc->kbc.mouse.buttons;
+    unsigned buttons = tablet != NULL && virtio_input_ready(tablet) ? tablet->is.buttons
+                                                                    : m->pc->kbc.mouse.buttons;
     bus_unlock(m->bus);
     return buttons;
 }
@@ -154,6 +180,11 @@ static void vnc_pointer(void *ctx, int dx, int dy, int dz, unsigned buttons)
     machine_pointer(ctx, dx, dy, dz, buttons);
 }
 
+static bool vnc_pointer_at(void *ctx, int x, int y, int dz, unsigned buttons)
+{
+    return machine_pointer_at(ctx, x, y, dz, buttons);
+}
+
 static bool vnc_caps_lock(void *ctx)
 {
     struct machine *m = ctx;
@@ -173,6 +204,7 @@ int machine_start_vnc(struct machine *m, const struct display_config *c, struct 
                      .picture = vnc_picture,
                      .key = vnc_key,
                      .pointer = vnc_pointer,
+                     .pointer_at = vnc_pointer_at,
                      .caps_lock = vnc_caps_lock },
     };
     return vnc_new(&m->vnc, &config, e);

@@ -42,6 +42,9 @@ int machine_send_key(struct machine *m, const char *const *name, size_t count, u
 /* Mouse: by so much to the right and down, wheel clicks towards the user, buttons held now
  * (enum ps2_button). */
 void machine_pointer(struct machine *m, int dx, int dy, int dz, unsigned buttons);
+/* The pointer goes there: 0x7fff is the right and the lower edge, below 0 is where it is. False:
+ * nobody in the guest listens to a tablet. */
+bool machine_pointer_at(struct machine *m, int x, int y, int dz, unsigned buttons);
 /* The buttons that are held. */
 unsigned machine_buttons(struct machine *m);
 

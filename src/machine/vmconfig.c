@@ -42,6 +42,7 @@ static const struct field machine_fields[] = {
     FIELD(sosia_config, NUMBER, net_count),
     FIELD(sosia_config, NUMBER, console_count),
     FIELD(sosia_config, NUMBER, rng),
+    FIELD(sosia_config, NUMBER, tablet),
     FIELD(sosia_config, NUMBER, balloon),
     FIELD(sosia_config, NUMBER, balloon_bytes),
     FIELD(sosia_config, PATH, vsock),
@@ -309,7 +310,7 @@ static bool counts_and_bools_good(struct vmconfig *v)
     static const char *const bools[] = { "screen",   "rng",       "balloon", "no_reboot",
                                          "readonly", "ephemeral", "cdrom",   "packed",
                                          "has_mac",  "udp",       "restricted",
-                                         "virtual_time", NULL };
+                                         "virtual_time", "tablet", NULL };
     struct sosia_config *c = &v->config;
     bool good = c->disk_count <= SOSIA_DISKS_MAX && c->net_count <= SOSIA_NETS_MAX &&
                 c->console_count <= SOSIA_CONSOLES_MAX && bools_good(machine_fields, c, bools);

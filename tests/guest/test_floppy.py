@@ -100,7 +100,7 @@ def change(tap, work):
     t = g.Terminal(g.SOSIA, "run", "-k", g.guest("amd64"), "-i", rd, "-a", "console=ttyS0 quiet", "--floppy",
                    images[0], "--api", api)
     there = t.expect(r"# ", 180)
-    t.send("modprobe floppy; md5sum </dev/fd0\r")
+    t.send("md5sum </dev/fd0\r")
     tap.ok(bool(there) and bool(t.expect(sums[0], 120)), "a disk in drive A:", t.all[-600:])
     c = qmp.Client(api)
     c("eject", device="disk0", force=True)

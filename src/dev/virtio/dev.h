@@ -14,7 +14,7 @@
 #include "dev/virtio/queue.h"
 
 #define VIRTIO_QUEUES_MAX 40u
-#define VIRTIO_CONFIG_MAX 96u /* bytes of device configuration */
+#define VIRTIO_CONFIG_MAX 136u /* bytes of device configuration */
 
 enum virtio_status {
     VIRTIO_ACKNOWLEDGE = 1u,
