@@ -138,6 +138,7 @@ struct bt_site {
     bool aligned : 1; /* memory sites: must be */
     bool fp_live : 1; /* vector registers must be loaded again before going on */
     bool leaves : 1;  /* what the code behind it relies on may be gone: see group.c */
+    bool x87_clear : 1; /* it begins sixteen instructions that are one helper: see x87.c */
     uint8_t uncounted; /* virtual time: what cpu->icount lacks, this instruction included */
     uint8_t bytes[];
 };

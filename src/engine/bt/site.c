@@ -94,6 +94,8 @@ static void make_call(const struct bt_vcpu *v, const struct bt_site *s, struct b
     out->uncounted = s->uncounted;
     out->ends_block = bt_ends_block(b->mode, in);
     out->branch = insn_info[in->row].branch != BR_NONE;
+    if (s->x87_clear)
+        bt_call_x87_clear(v, out);
 }
 
 const struct bt_call *bt_call_of(struct bt_vcpu *v, uint32_t site)

@@ -23,7 +23,7 @@ struct cold *bt_cold_new(struct translation *t, enum cold_kind kind, uint8_t *fr
 }
 
 /* The whole instruction by its semantic helper. */
-void bt_emit_helper(struct translation *t)
+uint32_t bt_emit_helper(struct translation *t)
 {
     struct emit *e = &t->e;
     bt_flags_release(t);
@@ -32,6 +32,7 @@ void bt_emit_helper(struct translation *t)
     emit_mov_imm(e, T0, site);
     emit_call(e, t->bt->stubs.helper);
     bt_site_end(t, site);
+    return site;
 }
 
 /* -- Decoding ---------------------------------------------------------------------------------- */
@@ -83,7 +84,8 @@ static void emit_one(struct translation *t)
     if (in->op != OP_INVALID && native_mode(t)) {
         if (info->branch != BR_NONE
                 ? bt_emit_branch(t)
-                : bt_emit_stack(t) || bt_emit_system(t) || bt_emit_string(t) || bt_emit_native(t))
+                : bt_emit_stack(t) || bt_emit_system(t) || bt_emit_string(t) || bt_emit_x87(t) ||
+                      bt_emit_native(t))
             return;
     }
     bt_emit_helper(t);

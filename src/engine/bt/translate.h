@@ -139,8 +139,8 @@ bool bt_ends_block(uint32_t mode, const struct insn *in);
 void bt_make_invalid(struct insn *in, bool too_long);
 
 /* translate.c */
+uint32_t bt_emit_helper(struct translation *t); /* returns its site */
 struct cold *bt_cold_new(struct translation *t, enum cold_kind kind, uint8_t *from);
-void bt_emit_helper(struct translation *t);
 
 /* count.c: nothing happens unless t->counts */
 void bt_count_limit(struct translation *t, uint32_t exit);
@@ -155,6 +155,11 @@ bool bt_native_vector(const struct translation *t, const struct insn *in);
 /* system.c */
 bool bt_system_op(uint32_t mode, const struct insn *in); /* is emitted natively in this mode */
 bool bt_emit_system(struct translation *t);
+
+/* x87.c: true when emitted, and then t->i is the last instruction of those that were */
+bool bt_emit_x87(struct translation *t);
+/* Make it the call of the helper for all of them. */
+void bt_call_x87_clear(const struct bt_vcpu *v, struct bt_call *call);
 
 /* string.c: true when emitted */
 bool bt_emit_string(struct translation *t);
