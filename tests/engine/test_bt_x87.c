@@ -69,7 +69,7 @@ static void any_state(void **state)
     for (unsigned top = 0; top < 8; top++) {
         uint16_t fsw = (uint16_t)(top << 11 | 0x4700); /* C0 to C3 */
         compare(&(struct start){ 0x37f, fsw, 0, false, RUN }, 64);
-        compare(&(struct start){ 0x37f, fsw, (uint8_t)(1u << top), false, RUN }, 64); /* overflows */
+        compare(&(struct start){ 0x37f, fsw, (uint8_t)(1u << top), false, RUN }, 64); /* is full */
         compare(&(struct start){ 0x37f, fsw & 0x3800, 0xff, false, RUN }, 32);
         compare(&(struct start){ 0x37f, fsw, 0, false, RUN }, 32);
     }

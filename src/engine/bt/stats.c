@@ -80,6 +80,10 @@ size_t bt_stats(struct engine *en, char *buf, size_t size)
     line(&t, "insns", "", s.insns);
     line(&t, "code_bytes", "", bt->cache.used);
     line(&t, "cold_bytes", "", bt->cache.cold_used - bt->cache.cold_first);
+    const struct bt_cache *c = &bt->cache;
+    line(&t, "record_bytes", "",
+         c->site_used * sizeof *c->sites + c->exit_count * sizeof *c->exits +
+             c->block_count * sizeof *c->blocks);
     line(&t, "cache_flushes", "", s.flushes);
     line(&t, "invalidated_blocks", "", s.invalidations);
     line(&t, "links", "", s.links);
