@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * virtio-vsock (virtio 1.2, 5.10), stream sockets. Every connection has a Unix socket on the host's
- * side; credit keeps either side from sending more than the other has room for.
+ * virtio-vsock (virtio 1.2, 5.10), stream sockets: the packets. Credit keeps either side from sending
+ * more than the other has room for.
  *
  * UNIMPL: SEQPACKET.
  */
@@ -12,24 +12,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/bits.h"
 #include "base/bytes.h"
 #include "base/loop.h"
-#include "base/unixsock.h"
+#include "dev/virtio/vsock_conn.h"
 
 #define QUEUE_RX 0u
 #define QUEUE_TX 1u
 #define QUEUE_EVENT 2u
 #define HOST_CID 2u
-#define HDR_BYTES 44u
-#define BUF_BYTES 65536u /* of a connection, from the guest to a slow reader */
 #define PACKET_DATA_MAX 65536u
-#define REQUEST_TEXT_MAX 32u /* "CONNECT 4294967295\n" */
-#define EPHEMERAL_PORT 0x40000000u
 #define TYPE_STREAM 1u
 #define SHUTDOWN_RECEIVE 1u
 #define SHUTDOWN_SEND 2u
@@ -44,243 +39,9 @@ enum vsock_op {
     OP_CREDIT_REQUEST
 };
 
-enum conn_state {
-    CONN_ASKING, /* the host's program has not said CONNECT yet */
-    CONN_REQUESTED,
-    CONN_OPEN,
-};
-
-/* Packets that are due to the guest, or-ed */
-#define DUE_REQUEST 1u
-#define DUE_RESPONSE 2u
-#define DUE_CREDIT 4u
-#define DUE_SHUTDOWN 8u
-#define DUE_RST 16u /* the connection ends with it */
-
-struct vsock_conn {
-    struct vsock_conn *next;
-    struct virtio_vsock *d;
-    enum conn_state state;
-    int fd;
-    struct loop_fd *watch;
-    uint32_t host_port;
-    uint32_t guest_port;
-    unsigned due;
-    bool readable;   /* the host's end has bytes, or its end */
-    bool eof;        /* it will send no more */
-    bool guest_done; /* the guest will send no more */
-    char request[REQUEST_TEXT_MAX];
-    unsigned request_len;
-    /* Credit (5.10.6.3) */
-    uint32_t peer_buf;  /* the guest's buffer */
-    uint32_t peer_fwd;  /* what it has taken out of it */
-    uint32_t sent;      /* what we sent it */
-    uint32_t forwarded; /* what we have passed on */
-    uint32_t told;      /* of that, what the guest knows */
-    uint32_t buf_at, buf_len;
-    uint8_t buf[BUF_BYTES];
-};
-
 static struct virtio_vsock *vsock_of(struct virtio *v)
 {
     return container_of(v, struct virtio_vsock, v);
-}
-
-static void pump(struct virtio_vsock *d);
-static void conn_event(void *ctx, int fd, unsigned events);
-
-/* -- Connections ------------------------------------------------------------------------------- */
-static struct vsock_conn *conn_new(struct virtio_vsock *d, int fd)
-{
-    struct vsock_conn *c = d->conn_count < VSOCK_CONNS_MAX ? try_alloc(1, sizeof *c) : NULL;
-    if (c == NULL) {
-        close(fd);
-        return NULL;
-    }
-    c->d = d;
-    c->fd = fd;
-    c->watch = loop_fd_add(d->loop, fd, LOOP_READ, conn_event, c);
-    if (c->watch == NULL) {
-        close(fd);
-        free(c);
-        return NULL;
-    }
-    c->next = d->conns;
-    d->conns = c;
-    d->conn_count++;
-    return c;
-}
-
-static void conn_free(struct vsock_conn *c)
-{
-    struct virtio_vsock *d = c->d;
-    struct vsock_conn **at = &d->conns;
-    while (*at != c) {
-        at = &(*at)->next;
-    }
-    *at = c->next;
-    d->conn_count--;
-    loop_fd_del(c->watch);
-    close(c->fd);
-    free(c);
-}
-
-static void close_all(struct virtio_vsock *d)
-{
-    while (d->conns != NULL) {
-        conn_free(d->conns);
-    }
-    d->resets = 0;
-}
-
-static struct vsock_conn *find(struct virtio_vsock *d, uint32_t host_port, uint32_t guest_port)
-{
-    for (struct vsock_conn *c = d->conns; c != NULL; c = c->next) {
-        if (c->state != CONN_ASKING && c->host_port == host_port && c->guest_port == guest_port) {
-            return c;
-        }
-    }
-    return NULL;
-}
-
-/* What we want to hear of: more to read when the last was passed on, room when some waits. */
-static void watch_again(struct vsock_conn *c)
-{
-    bool read = !c->readable && !c->eof;
-    loop_fd_set(c->watch,
-                (read ? (unsigned)LOOP_READ : 0) | (c->buf_len != 0 ? (unsigned)LOOP_WRITE : 0));
-}
-
-/* -- To the host ------------------------------------------------------------------------------- */
-static void flush(struct vsock_conn *c)
-{
-    while (c->buf_len != 0) {
-        uint32_t run = BUF_BYTES - c->buf_at < c->buf_len ? BUF_BYTES - c->buf_at : c->buf_len;
-        ssize_t n = send(c->fd, c->buf + c->buf_at, run, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (n < 0) {
-            if (errno != EAGAIN && errno != EINTR) {
-                c->due |= DUE_RST;
-                c->buf_len = 0;
-            }
-            break;
-        }
-        c->buf_at = (c->buf_at + (uint32_t)n) % BUF_BYTES;
-        c->buf_len -= (uint32_t)n;
-        c->forwarded += (uint32_t)n;
-    }
-    if (c->forwarded - c->told >= BUF_BYTES / 4) {
-        c->due |= DUE_CREDIT;
-    }
-    if (c->guest_done && c->buf_len == 0) {
-        shutdown(c->fd, SHUT_WR);
-    }
-}
-
-/* False: more than we said that there was room for. */
-static bool put(struct vsock_conn *c, const struct virtq *q, const struct virtq_chain *ch,
-                uint32_t len)
-{
-    if (len > BUF_BYTES - c->buf_len) {
-        return false;
-    }
-    uint32_t from = HDR_BYTES;
-    while (len != 0) {
-        uint32_t at = (c->buf_at + c->buf_len) % BUF_BYTES;
-        uint32_t run = BUF_BYTES - at < len ? BUF_BYTES - at : len;
-        if (virtq_read(q, ch, from, c->buf + at, run) < 0) {
-            return false;
-        }
-        c->buf_len += run;
-        from += run;
-        len -= run;
-    }
-    flush(c);
-    return true;
-}
-
-/* "CONNECT port\n", perhaps in pieces. False: that is no request. */
-static bool take_request_text(struct vsock_conn *c)
-{
-    while (c->request_len < REQUEST_TEXT_MAX - 1) {
-        char ch;
-        ssize_t n = recv(c->fd, &ch, 1, MSG_DONTWAIT);
-        if (n <= 0) {
-            return n < 0 && (errno == EAGAIN || errno == EINTR);
-        }
-        if (ch != '\n') {
-            c->request[c->request_len++] = ch;
-            continue;
-        }
-        char *end;
-        c->request[c->request_len] = '\0';
-        if (strncmp(c->request, "CONNECT ", 8) != 0 || c->request[8] < '0' || c->request[8] > '9') {
-            return false;
-        }
-        errno = 0;
-        unsigned long port = strtoul(c->request + 8, &end, 10);
-        if (*end != '\0' || errno != 0 || port > UINT32_MAX) {
-            return false;
-        }
-        c->guest_port = (uint32_t)port;
-        do {
-            c->host_port = EPHEMERAL_PORT + c->d->next_port++ % EPHEMERAL_PORT;
-        } while (find(c->d, c->host_port, c->guest_port) != NULL);
-        c->state = CONN_REQUESTED;
-        c->due |= DUE_REQUEST;
-        return true;
-    }
-    return false;
-}
-
-static void conn_event(void *ctx, int fd, unsigned events)
-{
-    struct vsock_conn *c = ctx;
-    struct virtio_vsock *d = c->d;
-    (void)fd;
-    if (c->state == CONN_ASKING) {
-        if (!take_request_text(c)) {
-            conn_free(c);
-            return;
-        }
-    } else {
-        c->readable |= (events & (LOOP_READ | LOOP_HUP)) != 0;
-        if (events & LOOP_WRITE) {
-            flush(c);
-        }
-    }
-    if (c->state == CONN_REQUESTED) {
-        c->readable = false;
-        loop_fd_set(c->watch, 0); /* until the guest answers */
-    } else {
-        watch_again(c);
-    }
-    pump(d);
-}
-
-static void on_connect(void *ctx, int fd, unsigned events)
-{
-    struct virtio_vsock *d = ctx;
-    (void)events;
-    int client = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (client >= 0) {
-        conn_new(d, client);
-    }
-}
-
-/* The guest wants to reach a port of ours. */
-static int connect_to_host(struct virtio_vsock *d, uint32_t port)
-{
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
-    int n = snprintf(a.sun_path, sizeof a.sun_path, "%s_%u", d->path, port);
-    if (n < 0 || (size_t)n >= sizeof a.sun_path) {
-        return -1;
-    }
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (const struct sockaddr *)&a, sizeof a) < 0) {
-        close(fd);
-        fd = -1;
-    }
-    return fd;
 }
 
 /* -- To the guest ------------------------------------------------------------------------------ */
@@ -303,7 +64,7 @@ static void encode(const struct virtio_vsock *d, const struct packet *p, uint8_t
     store_le16(h + 28, TYPE_STREAM);
     store_le16(h + 30, p->op);
     store_le32(h + 32, p->flags);
-    store_le32(h + 36, BUF_BYTES);
+    store_le32(h + 36, VSOCK_BUF_BYTES);
     store_le32(h + 40, p->forwarded);
 }
 
@@ -312,17 +73,17 @@ static void give(struct virtio_vsock *d, const struct packet *p, const uint8_t *
 {
     struct virtio *v = &d->v;
     const struct virtq *q = &v->queue[QUEUE_RX];
-    uint8_t h[HDR_BYTES];
+    uint8_t h[VSOCK_HDR_BYTES];
     encode(d, p, h);
     int r = virtq_write(q, v->chain, 0, h, sizeof h);
     if (r == 0 && p->len != 0) {
-        r = virtq_write(q, v->chain, HDR_BYTES, data, p->len);
+        r = virtq_write(q, v->chain, VSOCK_HDR_BYTES, data, p->len);
     }
     if (r < 0) {
         virtio_break(v, "a receive buffer too small for a header, or outside of memory");
         return;
     }
-    virtio_push(v, QUEUE_RX, HDR_BYTES + p->len);
+    virtio_push(v, QUEUE_RX, VSOCK_HDR_BYTES + p->len);
 }
 
 static uint32_t credit(const struct vsock_conn *c)
@@ -385,7 +146,7 @@ static bool pump_conn(struct vsock_conn *c, uint8_t *data, uint32_t data_max)
     struct virtio_vsock *d = c->d;
     struct virtio *v = &d->v;
     while (is_due(c) && virtio_pop(v, QUEUE_RX)) {
-        uint32_t room = v->chain->in_len > HDR_BYTES ? v->chain->in_len - HDR_BYTES : 0;
+        uint32_t room = v->chain->in_len > VSOCK_HDR_BYTES ? v->chain->in_len - VSOCK_HDR_BYTES : 0;
         struct packet p;
         if (!next_packet(c, &p, data, room < data_max ? room : data_max)) {
             virtq_unpop(&v->queue[QUEUE_RX], v->chain);
@@ -394,15 +155,14 @@ static bool pump_conn(struct vsock_conn *c, uint8_t *data, uint32_t data_max)
         p.forwarded = c->told = c->forwarded;
         give(d, &p, data);
         if (p.op == OP_RST) {
-            conn_free(c);
+            vsock_conn_free(c);
             return false;
         }
     }
     return true;
 }
 
-/* Give what is due while the guest has buffers for it. */
-static void pump(struct virtio_vsock *d)
+void vsock_pump(struct virtio_vsock *d)
 {
     struct virtio *v = &d->v;
     uint8_t data[PACKET_DATA_MAX];
@@ -418,7 +178,7 @@ static void pump(struct virtio_vsock *d)
             next = c->next;
             if (pump_conn(c, data, sizeof data) && c->state == CONN_OPEN) {
                 more |= is_due(c);
-                watch_again(c);
+                vsock_conn_watch(c);
             }
         }
     } while (!virtio_await(v, QUEUE_RX) && more);
@@ -436,8 +196,8 @@ static void refuse(struct virtio_vsock *d, uint32_t host_port, uint32_t guest_po
 static void take_connect(struct virtio_vsock *d, uint32_t host_port, uint32_t guest_port,
                          const uint8_t *h)
 {
-    int fd = connect_to_host(d, host_port);
-    struct vsock_conn *c = fd >= 0 ? conn_new(d, fd) : NULL;
+    int fd = vsock_conn_reach(d, host_port);
+    struct vsock_conn *c = fd >= 0 ? vsock_conn_new(d, fd) : NULL;
     if (c == NULL) {
         refuse(d, host_port, guest_port);
         return;
@@ -458,7 +218,7 @@ static void accepted(struct vsock_conn *c)
     if (send(c->fd, text, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL) != n) {
         c->due |= DUE_RST;
     }
-    watch_again(c);
+    vsock_conn_watch(c);
 }
 
 static void take_op(struct vsock_conn *c, unsigned op, const uint8_t *h)
@@ -472,7 +232,7 @@ static void take_op(struct vsock_conn *c, unsigned op, const uint8_t *h)
         break;
     case OP_RW:
         if (c->state != CONN_OPEN || c->guest_done ||
-            !put(c, &v->queue[QUEUE_TX], v->chain, load_le32(h + 24))) {
+            !vsock_conn_put(c, &v->queue[QUEUE_TX], v->chain, load_le32(h + 24))) {
             c->due |= DUE_RST;
         }
         break;
@@ -480,7 +240,7 @@ static void take_op(struct vsock_conn *c, unsigned op, const uint8_t *h)
         uint32_t flags = load_le32(h + 32);
         c->eof |= (flags & SHUTDOWN_RECEIVE) != 0;
         c->guest_done |= (flags & SHUTDOWN_SEND) != 0;
-        flush(c);
+        vsock_conn_flush(c);
         if (c->eof && c->guest_done) {
             c->due |= DUE_RST; /* what the driver waits for to let go of it */
         }
@@ -499,7 +259,7 @@ static void take_packet(struct virtio_vsock *d, const uint8_t *h)
     uint32_t guest_port = load_le32(h + 16);
     uint32_t host_port = load_le32(h + 20);
     unsigned op = load_le16(h + 30);
-    struct vsock_conn *c = find(d, host_port, guest_port);
+    struct vsock_conn *c = vsock_conn_find(d, host_port, guest_port);
     bool ours = load_le64(h) == d->cid && load_le64(h + 8) == HOST_CID &&
                 load_le16(h + 28) == TYPE_STREAM;
     if (ours && c == NULL && op == OP_REQUEST) {
@@ -509,7 +269,7 @@ static void take_packet(struct virtio_vsock *d, const uint8_t *h)
             refuse(d, host_port, guest_port);
         }
     } else if (op == OP_RST) {
-        conn_free(c);
+        vsock_conn_free(c);
     } else {
         c->peer_buf = load_le32(h + 36);
         c->peer_fwd = load_le32(h + 40);
@@ -522,9 +282,9 @@ static void take_packets(struct virtio_vsock *d)
     struct virtio *v = &d->v;
     do {
         while (virtio_next(v, QUEUE_TX)) {
-            uint8_t h[HDR_BYTES];
+            uint8_t h[VSOCK_HDR_BYTES];
             const struct virtq_used used = { v->chain->id, v->chain->descs, 0 };
-            if (v->chain->out_len < HDR_BYTES ||
+            if (v->chain->out_len < VSOCK_HDR_BYTES ||
                 virtq_read(&v->queue[QUEUE_TX], v->chain, 0, h, sizeof h) < 0) {
                 virtio_break(v, "a packet without header");
                 return;
@@ -559,7 +319,7 @@ static void vsock_notify(struct virtio *v, unsigned n)
     } else if (n == QUEUE_EVENT) {
         tell_lost(d);
     }
-    pump(d);
+    vsock_pump(d);
 }
 
 /* -- The device -------------------------------------------------------------------------------- */
@@ -567,7 +327,7 @@ static void vsock_config_fill(struct virtio *v) { store_le64(v->config, vsock_of
 
 static void vsock_stop(struct virtio *v)
 {
-    close_all(vsock_of(v));
+    vsock_conn_free_all(vsock_of(v));
     vsock_of(v)->lost = false;
 }
 
@@ -580,7 +340,7 @@ static const struct state_field vsock_state[] = {
 static int vsock_post_load(void *dev, struct err *e)
 {
     struct virtio_vsock *d = dev;
-    close_all(d);
+    vsock_conn_free_all(d);
     d->lost = virtio_running(&d->v);
     return virtio_post_load(dev, e);
 }
@@ -604,23 +364,12 @@ static const struct virtio_class vsock_class = {
     .stop = vsock_stop,
 };
 
-static int listen_at(struct virtio_vsock *d, struct err *e)
-{
-    int fd = unix_listen(d->path, 0777, 16, e);
-    if (fd < 0) {
-        return fd;
-    }
-    d->listen_fd = fd;
-    d->listen_watch = loop_fd_add(d->loop, fd, LOOP_READ, on_connect, d);
-    return d->listen_watch != NULL ? 0 : err_set(e, -errno, "%s: %s", d->path, strerror(errno));
-}
-
 int virtio_vsock_init(struct virtio_vsock *d, struct pci_bus *p, struct bus *b, uint8_t devfn,
                       struct loop *loop, const char *path, uint64_t cid,
                       const struct virtio_options *o, struct err *e)
 {
     *d = (struct virtio_vsock){ .loop = loop, .path = xstrdup(path), .listen_fd = -1, .cid = cid };
-    int r = listen_at(d, e);
+    int r = vsock_conn_listen(d, e);
     if (r < 0) {
         virtio_vsock_fini(d);
         return err_prefix(e, r, "vsock");
@@ -634,7 +383,7 @@ void virtio_vsock_fini(struct virtio_vsock *d)
     if (d->path == NULL) {
         return;
     }
-    close_all(d);
+    vsock_conn_free_all(d);
     loop_fd_del(d->listen_watch);
     if (d->listen_fd >= 0) {
         close(d->listen_fd);
