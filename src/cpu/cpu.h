@@ -359,6 +359,7 @@ struct cpu {
     uint64_t tlb_global_gen;
     void (*page_flushed)(struct cpu *cpu, gva_t va);
     uint64_t tlb_misses, tlb_flushes, exceptions, interrupts; /* statistics */
+    uint32_t pauses; /* PAUSE instructions executed */
     /* like engine_hot; in reach of 32-bit displacements */
     _Alignas(64) uint64_t engine_table[1024];
 };

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Data movement, conditions, flag bits, hints. */
+#include <sched.h>
+
 #include "cpu/opnd.h"
 #include "cpu/sem_decls.h"
 
@@ -129,11 +131,18 @@ void sem_nop(struct cpu *cpu, const struct insn *in)
     (void)in;
 }
 
+/* Who spins waits for somebody who may want this host CPU: another vCPU, a device's thread. It gives
+ * way now and then, as processors leave their guests (PAUSE-loop exiting, SDM 3 26.1.3). */
+#define PAUSES_PER_YIELD 64u
+
 void sem_pause(struct cpu *cpu, const struct insn *in)
 {
-    (void)cpu;
     (void)in;
-    __builtin_ia32_pause();
+    if (++cpu->pauses % PAUSES_PER_YIELD == 0) {
+        sched_yield();
+    } else {
+        __builtin_ia32_pause();
+    }
 }
 
 static void fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }

@@ -646,7 +646,6 @@ bool bt_emit_native(struct translation *t)
     }
     switch (in->op) {
     case OP_NOP:
-    case OP_PAUSE:
     case OP_LFENCE:
     case OP_SFENCE:
         return true;
