@@ -371,14 +371,19 @@ void aml_res_memory_window64(struct aml_resources *r, uint64_t first, uint64_t l
     store_le64(p + 38, last - first + 1);
 }
 
+void aml_buffer(struct aml *a, const void *data, size_t len)
+{
+    byte(a, OP_BUFFER);
+    open_term(a);
+    aml_integer(a, len);
+    aml_bytes(a, data, len);
+    aml_close(a);
+}
+
 void aml_resources(struct aml *a, struct aml_resources *r)
 {
     uint8_t *end = add(r, 2);
     end[0] = 0x79; /* end tag; checksum 0: not used */
-    byte(a, OP_BUFFER);
-    open_term(a);
-    aml_integer(a, r->len);
-    aml_bytes(a, r->data, r->len);
-    aml_close(a);
+    aml_buffer(a, r->data, r->len);
     r->len = 0;
 }

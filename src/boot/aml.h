@@ -57,6 +57,7 @@ enum aml_op {
 void aml_op(struct aml *a, enum aml_op op);
 void aml_integer(struct aml *a, uint64_t value);
 void aml_string(struct aml *a, const char *s);
+void aml_buffer(struct aml *a, const void *data, size_t len);
 void aml_eisaid(struct aml *a, const char *id); /* "PNP0A03" */
 void aml_path(struct aml *a, const char *path); /* "\\_SB.PCI0", "^X", "X" */
 void aml_name(struct aml *a, const char *name); /* its object follows */

@@ -47,7 +47,9 @@ struct boot_machine {
     uint8_t pirq_gsi;
     bool hpet;
     bool i8042;
-    bool floppy;             /* a controller at 0x3f0, IRQ 6, DMA 2 */
+    /* Drives on a controller at 0x3f0, IRQ 6, DMA 2, as CMOS 0x10 has them: 1 360K, 2 1.2M, 3 720K,
+     * 4 1.44M, 5 2.88M. Without A: there is no controller. */
+    uint8_t floppy[2];
     bool vga;                /* else FADT says that there is none */
     uint64_t pci_high_start; /* 64-bit window for BARs; size 0: none */
     uint64_t pci_high_size;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "base/bits.h"
+#include "base/bytes.h"
 #include "boot/acpi.h"
 #include "boot/layout.h"
 
@@ -227,7 +228,8 @@ struct isa_device {
     uint8_t uid;
 };
 
-static void isa_device(struct aml *a, const struct isa_device *d)
+/* Stays open. */
+static void open_isa_device(struct aml *a, const struct isa_device *d)
 {
     struct aml_resources r = { .len = 0 };
     aml_device(a, d->name);
@@ -245,6 +247,65 @@ static void isa_device(struct aml *a, const struct isa_device *d)
         aml_res_dma(&r, d->dma);
     }
     name_resources(a, "_CRS", &r);
+}
+
+static void isa_device(struct aml *a, const struct isa_device *d)
+{
+    open_isa_device(a, d);
+    aml_close(a);
+}
+
+/* 9.9.2: _FDI is what INT 13h function 8 returns of a drive, and the eleven bytes behind INT 1Eh. */
+static void floppy_drive(struct aml *a, unsigned n, uint8_t type)
+{
+    static const struct {
+        uint8_t last_cylinder, sectors; /* a track */
+        uint8_t specify[2], gap, format_gap;
+    } of[] = {
+        [1] = { 39, 9, { 0xdf, 2 }, 0x2a, 0x50 },  [2] = { 79, 15, { 0xdf, 2 }, 0x1b, 0x54 },
+        [3] = { 79, 9, { 0xdf, 2 }, 0x2a, 0x50 },  [4] = { 79, 18, { 0xaf, 2 }, 0x1b, 0x6c },
+        [5] = { 79, 36, { 0xaf, 2 }, 0x1b, 0x50 },
+    };
+    const uint8_t fdi[16] = { (uint8_t)n, type, of[type].last_cylinder, of[type].sectors,
+                              1, /* the last head */
+                              of[type].specify[0], of[type].specify[1],
+                              0x25, /* ticks until the motor is off */
+                              2, /* sectors of 512 bytes */
+                              of[type].sectors, of[type].gap, 0xff, of[type].format_gap,
+                              0xf6, /* what formatting fills with */
+                              15, /* ms for the head to settle */
+                              8 /* eighths of a second for the motor to come to speed */ };
+    const char name[] = { 'F', 'L', 'P', (char)('A' + n), '\0' };
+    aml_device(a, name);
+    name_integer(a, "_ADR", n);
+    aml_name(a, "_FDI");
+    aml_package(a, ARRAY_LEN(fdi));
+    for (size_t i = 0; i < ARRAY_LEN(fdi); i++) {
+        aml_integer(a, fdi[i]);
+    }
+    aml_close(a);
+    aml_close(a);
+}
+
+/* 9.9.1: _FDE says which of four drives are there; and there never is a tape. */
+static void floppies(struct aml *a, const struct boot_machine *m)
+{
+    static const struct isa_device fdc = {
+        "FDC0", "PNP0700", { { 0x3f0, 6 }, { 0x3f7, 1 } }, 6, 2, 0
+    };
+    uint8_t fde[5 * 4] = { 0 };
+    open_isa_device(a, &fdc);
+    for (unsigned n = 0; n < ARRAY_LEN(m->floppy); n++) {
+        store_le32(fde + 4 * n, m->floppy[n] != 0);
+    }
+    store_le32(fde + 16, 2);
+    aml_name(a, "_FDE");
+    aml_buffer(a, fde, sizeof fde);
+    for (unsigned n = 0; n < ARRAY_LEN(m->floppy); n++) {
+        if (m->floppy[n] != 0) {
+            floppy_drive(a, n, m->floppy[n]);
+        }
+    }
     aml_close(a);
 }
 
@@ -271,9 +332,6 @@ static void isa(struct aml *a, const struct boot_machine *m)
         { "SPKR", "PNP0800", { { 0x61, 1 } }, 0, 0, 0 },
         { "DMAC", "PNP0200", { { 0x00, 16 }, { 0x81, 15 }, { 0xc0, 32 } }, 0, 4, 0 },
     };
-    static const struct isa_device fdc = {
-        "FDC0", "PNP0700", { { 0x3f0, 6 }, { 0x3f7, 1 } }, 6, 2, 0
-    };
     static const struct isa_device i8042[] = {
         { "KBD", "PNP0303", { { 0x60, 1 }, { 0x64, 1 } }, 1, 0, 0 },
         { "MOU", "PNP0F13", { { 0, 0 } }, 12, 0, 0 },
@@ -294,8 +352,8 @@ static void isa(struct aml *a, const struct boot_machine *m)
     for (size_t i = 0; m->i8042 && i < ARRAY_LEN(i8042); i++) {
         isa_device(a, &i8042[i]);
     }
-    if (m->floppy) {
-        isa_device(a, &fdc);
+    if (m->floppy[0] != 0) {
+        floppies(a, m);
     }
     aml_device(a, "TIMR");
     name_eisaid(a, "_HID", "PNP0100");
@@ -360,7 +418,7 @@ static void generation(struct aml *a, const struct boot_machine *m)
 {
     aml_device(a, "VGEN");
     aml_name(a, "_HID");
-    aml_string(a, "SOSIVGID");
+    aml_string(a, "SOSI0001");
     aml_name(a, "_CID");
     aml_string(a, "VM_Gen_Counter");
     aml_name(a, "_DDN");

@@ -614,7 +614,9 @@ void pc_describe(const struct pc *p, struct boot_machine *b)
         b->pci_high_size = (1ull << p->machine->model.phys_bits) - b->pci_high_start;
     }
     b->vga = p->has_vga;
-    b->floppy = p->has_fdc;
+    for (unsigned n = 0; n < FDC_DRIVES && p->has_fdc; n++) {
+        b->floppy[n] = p->fdc.drive[n].type;
+    }
     b->hpet = true;
     b->i8042 = true;
 }

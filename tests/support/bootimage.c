@@ -167,6 +167,7 @@ struct boot_machine image_machine(unsigned cpus)
         .pirq_gsi = 16,
         .hpet = true,
         .i8042 = true,
+        .floppy = { 4, 1 },
         .serial_number = "S-1",
         .uuid = { 1, 2, 3 },
     };
