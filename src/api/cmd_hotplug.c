@@ -186,6 +186,7 @@ static int card_kind(const char *driver)
     } drivers[] = {
         { "virtio-blk-pci", CARD_VIRTIO_BLK },
         { "virtio-blk", CARD_VIRTIO_BLK },
+        { "nvme", CARD_NVME },
         { "virtio-net-pci", CARD_VIRTIO_NET },
         { "virtio-net", CARD_VIRTIO_NET },
         { "e1000", CARD_E1000 },
@@ -207,7 +208,7 @@ static int device_add(struct api_call *c)
     if (kind < 0) {
         return err_set(&c->e, -EINVAL, "'%s' is not a valid device model name", driver);
     }
-    const char *property = kind == CARD_VIRTIO_BLK ? "drive" : "netdev";
+    const char *property = cards_is_disk((enum card_kind)kind) ? "drive" : "netdev";
     const char *backend = api_string(c, property);
     struct card_config k = { .kind = (enum card_kind)kind,
                              .id = api_string(c, "id"),

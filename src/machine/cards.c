@@ -52,6 +52,20 @@ static void init_blk(struct cards *k, struct card *card, const char *name,
     virtio_blk_init(card->blk, name, k->pci, k->machine->bus, PCI_DEVFN(card->slot, 0), &config);
 }
 
+static void init_nvme(struct cards *k, struct card *card, const char *name,
+                      const struct card_config *c)
+{
+    const struct nvme_config config = { .queue = c->disk->queue,
+                                        .readonly = c->disk->readonly,
+                                        .serial = c->disk->serial };
+    uint8_t devfn = PCI_DEVFN(card->slot, 0);
+    card->disk = c->disk;
+    c->disk->used = true;
+    disk_set_place(c->disk, "nvme", devfn, "/namespace@1,0");
+    card->nvme = xzalloc(sizeof *card->nvme);
+    nvme_init(card->nvme, name, k->pci, k->machine->bus, devfn, &config);
+}
+
 static void init_nic(struct cards *k, struct card *card, const char *name,
                      const struct card_config *c)
 {
@@ -78,7 +92,7 @@ static void init_nic(struct cards *k, struct card *card, const char *name,
 
 int cards_plug(struct cards *k, const struct card_config *c, struct card **out, struct err *e)
 {
-    static const char *const kinds[] = { "virtio-blk", "virtio-net", "e1000" };
+    static const char *const kinds[] = { "virtio-blk", "nvme", "virtio-net", "e1000" };
     uint8_t devfn = PCI_DEVFN(c->slot, 0);
     char name[24];
     if (c->slot == 0) {
@@ -102,6 +116,8 @@ int cards_plug(struct cards *k, const struct card_config *c, struct card **out, 
     }
     if (c->kind == CARD_VIRTIO_BLK) {
         init_blk(k, card, name, c);
+    } else if (c->kind == CARD_NVME) {
+        init_nvme(k, card, name, c);
     } else {
         init_nic(k, card, name, c);
     }
@@ -119,6 +135,11 @@ void cards_unplug(struct cards *k, unsigned slot)
         free(card->blk);
         card->disk->used = false;
         break;
+    case CARD_NVME:
+        nvme_fini(card->nvme);
+        free(card->nvme);
+        card->disk->used = false;
+        break;
     case CARD_VIRTIO_NET:
         virtio_net_fini(card->net);
         free(card->net);
@@ -134,11 +155,13 @@ void cards_unplug(struct cards *k, unsigned slot)
     k->card[slot] = NULL;
 }
 
+bool cards_is_disk(enum card_kind kind) { return kind == CARD_VIRTIO_BLK || kind == CARD_NVME; }
+
 struct card *cards_with_disk(struct cards *k, const struct disk *disk)
 {
     for (unsigned slot = 0; slot < CARDS_SLOTS; slot++) {
         struct card *card = k->card[slot];
-        if (card != NULL && card->kind == CARD_VIRTIO_BLK && card->disk == disk) {
+        if (card != NULL && card->disk == disk) {
             return card;
         }
     }
@@ -232,21 +255,14 @@ static int add_ahci(struct cards *k, struct disks *d, struct err *e)
 
 static int add_nvme(struct cards *k, unsigned i, struct disk *d, struct err *e)
 {
-    uint8_t devfn = 0;
-    int r = d->cdrom ? err_set(e, -EINVAL, "a CD-ROM drive cannot be on nvme: try ahci or ide")
-                     : next_slot(k, &devfn, e);
-    if (r < 0) {
-        return r;
-    }
-    const struct nvme_config c = { .queue = d->queue,
-                                   .readonly = d->readonly,
-                                   .serial = d->serial };
-    char name[24];
-    snprintf(name, sizeof name, "nvme.%u", i);
-    disk_set_place(d, "nvme", devfn, "/namespace@1,0");
-    k->nvme[k->nvme_count] = xzalloc(sizeof(struct nvme));
-    nvme_init(k->nvme[k->nvme_count++], name, k->pci, k->machine->bus, devfn, &c);
-    return 0;
+    struct card *card;
+    char id[MACHINE_NAME_BYTES];
+    snprintf(id, sizeof id, "nvme.%u", i);
+    const struct card_config config = {
+        .kind = CARD_NVME, .id = id, .dev_name = id, .disk = d
+    };
+    return d->cdrom ? err_set(e, -EINVAL, "a CD-ROM drive cannot be on nvme: try ahci or ide")
+                    : cards_plug(k, &config, &card, e);
 }
 
 static int add_disk(struct cards *k, unsigned i, struct disks *d, struct err *e)
@@ -395,10 +411,6 @@ void cards_fini(struct cards *k)
     if (k->scsi != NULL) {
         virtio_scsi_fini(k->scsi);
         free(k->scsi);
-    }
-    for (unsigned i = 0; i < k->nvme_count; i++) {
-        nvme_fini(k->nvme[i]);
-        free(k->nvme[i]);
     }
     if (k->ahci != NULL) {
         ahci_fini(k->ahci);

@@ -26,7 +26,7 @@
 
 struct machine;
 
-enum card_kind { CARD_VIRTIO_BLK, CARD_VIRTIO_NET, CARD_E1000 };
+enum card_kind { CARD_VIRTIO_BLK, CARD_NVME, CARD_VIRTIO_NET, CARD_E1000 };
 
 /* A card that can be put in and taken out while the machine runs. */
 struct card {
@@ -38,6 +38,7 @@ struct card {
     struct netdev *netdev; /* borrowed; of a network card */
     union {
         struct virtio_blk *blk; /* owned; one of these */
+        struct nvme *nvme;
         struct virtio_net *net;
         struct e1000 *e1000;
     };
@@ -59,10 +60,8 @@ struct card_config {
 
 struct cards {
     struct machine *machine;
-    struct pci_bus *pci;                  /* borrowed */
-    struct card *card[CARDS_SLOTS];       /* owned; by slot */
-    struct nvme *nvme[MACHINE_DISKS_MAX]; /* owned */
-    unsigned nvme_count;
+    struct pci_bus *pci;            /* borrowed */
+    struct card *card[CARDS_SLOTS]; /* owned; by slot */
     struct ahci *ahci;        /* owned; NULL: nothing is on it */
     struct virtio_scsi *scsi; /* owned; NULL: nothing is on it */
     struct virtio_rng *rng;   /* owned; so are these */
@@ -85,7 +84,10 @@ void cards_fini(struct cards *k);
 MUST_CHECK int cards_plug(struct cards *k, const struct card_config *c, struct card **out,
                           struct err *e);
 void cards_unplug(struct cards *k, unsigned slot);
-struct card *cards_with_disk(struct cards *k, const struct disk *disk); /* NULL: none */
-struct card *cards_find(struct cards *k, const char *id); /* NULL: none */
+/* NULL: none. */
+struct card *cards_with_disk(struct cards *k, const struct disk *disk);
+/* Is it a disk, or a network card? */
+bool cards_is_disk(enum card_kind kind);
+struct card *cards_find(struct cards *k, const char *id);
 
 #endif

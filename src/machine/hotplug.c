@@ -61,7 +61,7 @@ static int resize_locked(struct pc *p, const char *name, uint64_t size, struct e
     if (disk == NULL) {
         return err_set(e, -ENOENT, "Device '%s' not found", name);
     }
-    if (disk->used && card == NULL) {
+    if (disk->used && (card == NULL || card->kind != CARD_VIRTIO_BLK)) {
         return err_set(e, -ENOTSUP, "only a virtio-blk disk changes its size while it is in use");
     }
     block_queue_drain(disk->queue);
@@ -265,7 +265,7 @@ int machine_change_medium(struct machine *m, const char *name, const struct disk
 /* -- Cards ------------------------------------------------------------------------------------- */
 static int find_backend(struct pc *p, struct card_config *c, const char *backend, struct err *e)
 {
-    if (c->kind == CARD_VIRTIO_BLK) {
+    if (cards_is_disk(c->kind)) {
         c->disk = disks_find(&p->disks, backend);
         return c->disk == NULL   ? err_set(e, -ENOENT, "Property 'drive' can't find '%s'", backend)
                : c->disk->used ? err_set(e, -EBUSY, "Drive '%s' is in use", backend)

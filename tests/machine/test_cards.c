@@ -47,7 +47,7 @@ static uint16_t free_port(void)
 /* Everything there is. */
 static void fill(struct cards *k, struct sosia_config *c)
 {
-    static const enum sosia_disk_bus bus[3] = { SOSIA_DISK_VIRTIO, SOSIA_DISK_SCSI,
+    static const enum sosia_disk_bus bus[3] = { SOSIA_DISK_VIRTIO, SOSIA_DISK_NVME,
                                                 SOSIA_DISK_SCSI };
     memset(k, 0, sizeof *k);
     for (unsigned i = 0; i < 3; i++) {
@@ -73,7 +73,7 @@ static void fill(struct cards *k, struct sosia_config *c)
     c->net_count = 2;
     c->consoles = k->consoles;
     c->console_count = 2;
-    c->rng = c->balloon = true;
+    c->rng = c->balloon = c->tablet = true;
     c->vsock = k->vsock;
     c->vsock_cid = 3;
 }
