@@ -245,6 +245,9 @@ static int live(struct run *r)
     clock_gettime(CLOCK_MONOTONIC, &from);
     if (!r->options.paused) {
         sosia_vm_start(r->vm);
+        if (r->options.verbose > 0) {
+            fputs("sosia: the guest runs\n", stderr);
+        }
     }
     wait_for_end(r);
     /* The guest's last words, unless the person has no more patience. */

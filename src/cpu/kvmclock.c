@@ -13,6 +13,8 @@
 
 #define SYSTEM_TIME_ENABLE 1ull
 #define FLAG_TSC_STABLE 1u
+#define FLAG_GUEST_STOPPED 2u
+#define FLAGS_AT 29u
 
 bool kvmclock_is(uint32_t msr)
 {
@@ -74,11 +76,25 @@ void kvmclock_refresh(struct cpu *cpu)
     store_le64(page + 16, 0);
     store_le32(page + 24, mul);
     page[28] = (uint8_t)shift;
-    page[29] = FLAG_TSC_STABLE;
+    page[FLAGS_AT] = FLAG_TSC_STABLE;
     /* Where it cannot be written there is no clock; the guest chose the address. */
     if (gmem_write(cpu->mem, gpa, page, sizeof page) == 0) {
         store_le32(page, version + 1);
         (void)!gmem_write(cpu->mem, gpa, page, 4);
+    }
+}
+
+/* The guest clears the flag when it has seen it. */
+void kvmclock_note_stop(struct cpu *cpu)
+{
+    if (!(cpu->kvm_system_time & SYSTEM_TIME_ENABLE)) {
+        return;
+    }
+    gpa_t gpa = (cpu->kvm_system_time & ~SYSTEM_TIME_ENABLE) + FLAGS_AT;
+    uint8_t flags;
+    if (gmem_read(cpu->mem, gpa, &flags, 1) == 0) {
+        flags |= FLAG_GUEST_STOPPED;
+        (void)!gmem_write(cpu->mem, gpa, &flags, 1);
     }
 }
 

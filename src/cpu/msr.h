@@ -84,6 +84,8 @@ MUST_CHECK bool kvmclock_write(struct cpu *cpu, uint32_t msr, uint64_t value);
 bool kvmclock_is(uint32_t msr);
 /* The TSC was set: the clock page follows. */
 void kvmclock_refresh(struct cpu *cpu);
+/* The guest's time went on while it stood still: its watchdogs are not to blame it. Paused. */
+void kvmclock_note_stop(struct cpu *cpu);
 /* Scale of pvclock: nanoseconds = ((tsc << shift, or >> -shift) * mul) >> 32. */
 void kvmclock_scale(uint32_t tsc_khz, uint32_t *mul, int8_t *shift);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "cpu/msr.h"
 #include "machine/machine.h"
 #include "machine/pc.h"
 #include "machine/vtime.h"
@@ -29,10 +30,14 @@ struct machine_state {
 };
 
 static const struct state_field machine_state[] = {
-    STATE(struct machine_state, ram_bytes), STATE(struct machine_state, clock_ns),
-    STATE(struct machine_state, tsc),       STATE(struct machine_state, tsc_khz),
-    STATE(struct machine_state, cpus),      STATE_ARRAY_SINCE(2, struct machine_state, card),
-    STATE_SINCE(3, struct machine_state, turn.cpu), STATE_SINCE(3, struct machine_state, turn.left),
+    STATE(struct machine_state, ram_bytes),
+    STATE(struct machine_state, clock_ns),
+    STATE(struct machine_state, tsc),
+    STATE(struct machine_state, tsc_khz),
+    STATE(struct machine_state, cpus),
+    STATE_ARRAY_SINCE(2, struct machine_state, card),
+    STATE_SINCE(3, struct machine_state, turn.cpu),
+    STATE_SINCE(3, struct machine_state, turn.left),
     STATE_END,
 };
 
@@ -48,9 +53,12 @@ static void fill_cards(const struct machine *m, uint32_t card[CARDS_SLOTS])
 /* Who the guest believes that its processor is. What that one can do is the configuration's. */
 #define IDENTITY_VERSION 1
 static const struct state_field identity_state[] = {
-    STATE_BYTES(struct cpu_model, vendor), STATE_BYTES(struct cpu_model, brand),
-    STATE(struct cpu_model, family),       STATE(struct cpu_model, model),
-    STATE(struct cpu_model, stepping),     STATE(struct cpu_model, phys_bits),
+    STATE_BYTES(struct cpu_model, vendor),
+    STATE_BYTES(struct cpu_model, brand),
+    STATE(struct cpu_model, family),
+    STATE(struct cpu_model, model),
+    STATE(struct cpu_model, stepping),
+    STATE(struct cpu_model, phys_bits),
     STATE_END,
 };
 
@@ -128,8 +136,7 @@ static int check_cards(const struct machine *m, const struct machine_state *s, s
             return err_set(e, -EINVAL,
                            "the state is of a machine with %s in PCI slot %u, this one has %s: "
                            "give it the same disks and networks",
-                           describe_card(had, s->card[slot]), slot,
-                           describe_card(has, card[slot]));
+                           describe_card(had, s->card[slot]), slot, describe_card(has, card[slot]));
         }
     }
     return 0;
@@ -209,7 +216,7 @@ static int load_identity(struct machine *m, struct state_in *in, struct err *e)
 
 int machine_load_state(struct machine *m, struct state_in *in, struct err *e)
 {
-    struct machine_state s = {0};
+    struct machine_state s = { 0 };
     fill_cards(m, s.card); /* of an older stream it is not known */
     int r = state_load(in, "machine", MACHINE_STATE_VERSION, machine_state, &s, sizeof s, e);
     if (r == 0) {
@@ -249,6 +256,9 @@ void machine_step_time(struct machine *m, uint64_t ns)
     uint64_t ticks = (uint64_t)((unsigned __int128)ns * m->time.tsc_khz / 1000000u);
     machine_time_set_tsc(&m->time, machine_tsc(&m->time) + ticks);
     clock_set_now(m->clock, clock_now_ns(m->clock) + ns);
+    for (unsigned i = 0; i < m->cpu_count; i++) {
+        kvmclock_note_stop(m->cpus[i]);
+    }
 }
 
 int machine_load(struct machine *m, const void *data, size_t len, struct err *e)

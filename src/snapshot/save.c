@@ -32,6 +32,9 @@
 #include "snapshot/pack.h"
 #include "snapshot/part.h"
 
+/* The guest goes first. */
+#define CHILD_NICE 5
+
 struct save {
     const struct snapshot_save *how;
     struct freeze freeze;
@@ -128,6 +131,7 @@ static _Noreturn void be_the_child(struct save *s, int to_parent, pid_t parent)
         close_range((unsigned)low + 1, (unsigned)high - 1, 0);
         close_range((unsigned)high + 1, ~0u, 0);
     }
+    (void)!nice(CHILD_NICE);
     struct answer a = { .error = image_write(&s->image, NULL) };
     a.stored = s->image.header.stored;
     _exit(write(to_parent, &a, sizeof a) == (ssize_t)sizeof a ? 0 : 1);
@@ -138,7 +142,6 @@ static int stand_still(struct machine *m, void *ctx, struct err *e)
 {
     struct save *s = ctx;
     int ends[2];
-    s->still_ns = ns_of(CLOCK_MONOTONIC);
     bus_quiesce(m->bus);
     int r = freeze_commit(&s->freeze, m, e);
     if (r < 0) {
@@ -264,6 +267,7 @@ int snapshot_save(struct machine *m, const struct snapshot_save *how,
     uint64_t start = ns_of(CLOCK_MONOTONIC);
     int r = prepare(&s, m, e);
     if (r == 0) {
+        s.still_ns = ns_of(CLOCK_MONOTONIC); /* from when the first processor may have stopped */
         r = machine_still(m, stand_still, &s, e);
         result->pause_ns = ns_of(CLOCK_MONOTONIC) - s.still_ns;
     }

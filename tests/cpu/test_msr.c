@@ -115,6 +115,10 @@ static void clock(void **state)
     uint64_t before = guest_ns(vm, 0x5040, cpu_tsc(b));
     assert_true(msr_write(b, MSR_TSC, 42));
     assert_int_equal(guest_ns(vm, 0x5040, cpu_tsc(b)), before);
+    /* it stood still: the flag comes, the others stay */
+    kvmclock_note_stop(a);
+    assert_int_equal(vm->ram[0x5000 + 29], 3);
+    assert_int_equal(vm->ram[0x5040 + 29], 1);
     /* boot time = now - system time */
     assert_true(msr_write(a, MSR_KVM_WALL_CLOCK_NEW, 0x6000));
     uint64_t boot = load_le32(vm->ram + 0x6004) * 1000000000ull + load_le32(vm->ram + 0x6008);
@@ -123,6 +127,7 @@ static void clock(void **state)
     assert_true(msr_write(a, MSR_KVM_SYSTEM_TIME_NEW, 0xffffffffffff0001));
     assert_true(msr_write(a, MSR_KVM_WALL_CLOCK_NEW, 0xfffffffffffffff0));
     assert_true(msr_write(a, MSR_TSC, 1));
+    kvmclock_note_stop(a);
 }
 
 static void scale(void **state)

@@ -22,11 +22,16 @@
 #define BLOCK_RECORDS_MAX 512u
 #define SITE_WORDS ((uint32_t)((sizeof(struct bt_site) + INSN_MAX_LEN + 3) / 4))
 
+/* A child is forked to write memory to a snapshot while the guest waits: it needs none of this. */
 static void *reserve(size_t bytes)
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                    -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+    if (p == MAP_FAILED) {
+        return NULL;
+    }
+    madvise(p, bytes, MADV_DONTFORK);
+    return p;
 }
 
 /* The first of all kinds are none; BT_EXIT_INDIRECT and BT_EXIT_STATE are no exits of blocks. */

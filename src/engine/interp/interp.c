@@ -25,7 +25,11 @@ static void *reserve(size_t bytes)
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+    if (p == MAP_FAILED) {
+        return NULL;
+    }
+    madvise(p, bytes, MADV_DONTFORK); /* the child that writes a snapshot has no use for it */
+    return p;
 }
 
 static struct interp_cpu *vcpu_new(struct interp *en, struct cpu *cpu)
