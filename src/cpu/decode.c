@@ -238,15 +238,50 @@ static void set_sizes(struct decoder *d, unsigned flags)
     }
 }
 
-/* SDM 2 2.7.11: which EVEX.b, z and aaa a row accepts. */
-static enum insn_status check_evex(const struct decoder *d, const struct insn_row *row)
+/* EVEX.b without a memory operand is static rounding or SAE. AMD ignores it where it would be a
+ * broadcast with one: then L'L is the length again. */
+static enum insn_status check_evex_b(struct decoder *d, unsigned index)
+{
+    const struct insn_row *row = &insn_row[index];
+    if (!(d->evex & 0x10))
+        return INSN_OK;
+    if (d->modrm < 0xc0)
+        return row->bcst != 0 ? INSN_OK : INSN_UD;
+    if (row->flags & (RD_EVEX_ER | RD_EVEX_SAE))
+        return INSN_OK;
+    if (row->bcst == 0 || !cpu_has(d->features, CPU_FEATURE_AMD))
+        return INSN_UD;
+    d->evex &= (uint8_t)~0x10;
+    d->out->evex_b_z_ll &= (uint8_t)~1;
+    d->vlen = d->evex >> 5 & 3;
+    return (insn_enc[index].l >> d->vlen & 1) &&
+                   (d->vlen == 2 || cpu_has(d->features, CPU_FEATURE_AVX512VL))
+               ? INSN_OK
+               : INSN_UD;
+}
+
+/* AMD ignores EVEX.z where opmasks have no part in the instruction. */
+static bool ignores_z(const struct decoder *d, const struct insn_row *row)
+{
+    const struct insn *in = d->out;
+    for (unsigned i = 0; i < in->nopnd; i++) {
+        if (in->opnd[i].kind == OPND_K)
+            return false;
+    }
+    return !(row->flags & RD_EVEX_K) && cpu_has(d->features, CPU_FEATURE_AMD);
+}
+
+/* SDM 2 2.7.11: which EVEX.z and aaa a row accepts. */
+static enum insn_status check_evex(struct decoder *d, const struct insn_row *row)
 {
     unsigned aaa = d->evex & 7;
     bool b = d->evex & 0x10;
+    if (ignores_z(d, row)) {
+        d->evex &= 0x7f;
+        d->out->evex_b_z_ll &= (uint8_t)~2;
+    }
     bool z = d->evex & 0x80;
     bool reg = d->have_modrm && d->modrm >= 0xc0;
-    if (b && !(reg ? (row->flags & (RD_EVEX_ER | RD_EVEX_SAE)) != 0 : row->bcst != 0))
-        return INSN_UD;
     if ((d->evex >> 5 & 3) == 3 && !(b && reg))
         return INSN_UD;
     if (aaa && !(row->flags & RD_EVEX_K))
@@ -302,6 +337,8 @@ static enum insn_status decode_row(struct decoder *d, unsigned index)
     }
     if (d->rex & REX_W)
         in->flags |= INSN_W;
+    if (d->space == SPACE_EVEX && check_evex_b(d, index) != INSN_OK)
+        return INSN_UD;
     if (d->space != SPACE_LEGACY) {
         enum insn_status s = vector_length(d);
         if (s != INSN_OK)

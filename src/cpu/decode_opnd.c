@@ -142,6 +142,16 @@ static unsigned size_of(const struct decoder *d, unsigned sz)
     }
 }
 
+/* How many bits of the opmask count. */
+static unsigned mask_bits(const struct decoder *d, const struct opnd_spec *spec,
+                          const struct insn_row *row)
+{
+    if (insn_enc[row - insn_row].l == 0xff) /* scalar */
+        return 1;
+    bool fixed = spec->msize < SZ_V; /* it is broadcast */
+    return (fixed ? 16u << d->vlen : size_of(d, spec->msize)) / row->elem;
+}
+
 static void set_mem(struct decoder *d, struct opnd *o, const struct opnd_spec *spec,
                     const struct insn_row *row)
 {
@@ -150,7 +160,12 @@ static void set_mem(struct decoder *d, struct opnd *o, const struct opnd_spec *s
         if ((d->evex & 0x10) && row->bcst)
             size = row->bcst;
         if (d->disp8) /* SDM 2 2.7.5: disp8*N, N being the bytes accessed, or one element */
-            d->out->mem.disp *= row->flags & RD_EVEX_T1S ? (d->rex & REX_W ? 8 : 4) : size;
+            d->out->mem.disp *= row->flags & RD_EVEX_T1S ? row->elem : size;
+        if (row->elem != 0) {
+            d->out->evex_elem = row->elem;
+            d->out->evex_bits = (uint8_t)mask_bits(d, spec, row);
+            d->out->evex_packed = (row->flags & RD_EVEX_T1S) != 0;
+        }
     }
     o->kind = OPND_MEM;
     o->size = (uint8_t)size;
@@ -242,6 +257,12 @@ static enum insn_status set_creg(struct decoder *d, struct opnd *o, enum opnd_ki
         return INSN_UD;
     set_reg(o, kind, reg, size_of(d, SZ_N));
     return INSN_OK;
+}
+
+/* There are eight opmask registers. A fourth bit in VEX is ignored by AMD. */
+static bool ignores_k_high(const struct decoder *d)
+{
+    return d->space == SPACE_VEX && cpu_has(d->features, CPU_FEATURE_AMD);
 }
 
 static enum insn_status decode_operand(struct decoder *d, struct opnd *o,
@@ -352,7 +373,7 @@ static enum insn_status decode_operand(struct decoder *d, struct opnd *o,
         return INSN_OK;
     }
     case OH_K:
-        if (d->rex_hi & 1 || d->rex & REX_R)
+        if ((d->rex_hi & 1 || d->rex & REX_R) && !ignores_k_high(d))
             return INSN_UD;
         set_reg(o, OPND_K, reg, size_of(d, spec->size));
         return INSN_OK;
@@ -363,9 +384,9 @@ static enum insn_status decode_operand(struct decoder *d, struct opnd *o,
             set_reg(o, OPND_K, rm, size_of(d, spec->size));
         return INSN_OK;
     case OH_KH:
-        if (in->vvvv > 7)
+        if (in->vvvv > 7 && !ignores_k_high(d))
             return INSN_UD;
-        set_reg(o, OPND_K, in->vvvv, size_of(d, spec->size));
+        set_reg(o, OPND_K, in->vvvv & 7, size_of(d, spec->size));
         return INSN_OK;
     case OH_FIX_GPR:
         set_reg(o, OPND_GPR, spec->reg, size_of(d, spec->size));

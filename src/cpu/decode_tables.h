@@ -47,7 +47,7 @@ enum row_flag {
     RD_EVEX_K = 1u << 11,   /* takes an opmask */
     RD_EVEX_Z = 1u << 12,   /* may zero */
     RD_EVEX_KREQ = 1u << 13, /* opmask other than k0 required: gathers, scatters */
-    RD_EVEX_T1S = 1u << 14, /* disp8 counts elements: expand, compress */
+    RD_EVEX_T1S = 1u << 14, /* expand, compress: disp8 counts elements */
 };
 
 struct insn_row {
@@ -55,6 +55,7 @@ struct insn_row {
     uint16_t flags; /* enum row_flag */
     uint8_t nopnd;
     uint8_t bcst;   /* EVEX broadcast element size, 0 none */
+    uint8_t elem;   /* bytes of memory that an opmask bit selects, 0: all is accessed */
     struct opnd_spec opnd[4];
 };
 

@@ -95,6 +95,7 @@
     X(FSRM, "fsrm", 7, 0, 3, 4)                                                                    \
     X(SPEC_CTRL, "spec_ctrl", 7, 0, 3, 26)                                                         \
     X(ARCH_CAPABILITIES, "arch_capabilities", 7, 0, 3, 29)                                         \
+    X(AVX512BF16, "avx512_bf16", 7, 1, 0, 5)                                                       \
     X(XSAVEOPT, "xsaveopt", 0xd, 1, 0, 0)                                                          \
     X(XSAVEC, "xsavec", 0xd, 1, 0, 1)                                                              \
     X(XGETBV1, "xgetbv1", 0xd, 1, 0, 2)                                                            \

@@ -100,15 +100,21 @@ uint64_t fpu_xinuse(const struct cpu *cpu);
  * FERR# is asserted and the CPU waits for the interrupt (rip is back on the instruction). */
 bool fpu_check_slow(struct cpu *cpu, uint32_t attr);
 
+/* What must be enabled in XCR0 for VEX and EVEX (SDM 1 14.3, 15.4). */
+static inline uint64_t fpu_components(uint32_t attr)
+{
+    return XCOMP_SSE | XCOMP_AVX | (attr & IA_AVX512 ? XCOMP_AVX512 : 0);
+}
+
 static inline bool fpu_check(struct cpu *cpu, uint32_t attr)
 {
     if (likely((attr & (IA_SSE | IA_MMX | IA_X87)) == IA_SSE)) {
         if (likely(!(cpu->cr0 & (CR0_EM | CR0_TS)) && (cpu->cr4 & CR4_OSFXSR)))
             return true;
     } else if (attr & IA_AVX) {
+        const uint64_t need = fpu_components(attr);
         if (likely(!(cpu->cr0 & CR0_TS) && (cpu->cr4 & CR4_OSXSAVE) && (cpu->cr0 & CR0_PE) &&
-                   (cpu->xcr0 & (XCOMP_SSE | XCOMP_AVX)) == (XCOMP_SSE | XCOMP_AVX) &&
-                   !cpu_v86(cpu)))
+                   (cpu->xcr0 & need) == need && !cpu_v86(cpu)))
             return true;
     }
     return fpu_check_slow(cpu, attr);

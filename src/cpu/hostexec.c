@@ -132,6 +132,7 @@ static void describe(const struct hostexec *h, struct hostexec_op *op, const str
             op->mem_access = in->opnd[i].access;
         }
     }
+    op->masked = op->mem_size != 0 && in->evex_elem != 0 && in->evex_aaa != 0;
     assert(op->mem_size <= sizeof(((struct hostexec_io *)0)->mem));
     op->direct = hostexec_special(in);
     if (op->direct == NULL)
@@ -219,12 +220,6 @@ static void check_alignment(struct cpu *cpu, unsigned seg, uint64_t off, unsigne
         cpu_raise_error(cpu, EXC_GP, 0);
 }
 
-/* Offsets wrap at the address size. */
-static uint64_t wrap(const struct insn *in, uint64_t off)
-{
-    return in->adsize == 8 ? off : in->adsize == 4 ? (uint32_t)off : (uint16_t)off;
-}
-
 /* The operand for the thunk to read: guest RAM itself when the TLB knows the page and the address
  * is aligned (so that no thunk can fault on it), else a copy. */
 static const void *read_operand(struct cpu *cpu, const struct insn *in, uint64_t off, uint8_t *buf,
@@ -241,7 +236,7 @@ static const void *read_operand(struct cpu *cpu, const struct insn *in, uint64_t
         memcpy(buf, &v, sizeof v);
     } else if (size == 10) { /* as the host does it: significand first, checked alone */
         uint64_t v = cpu_read(cpu, seg, off, 8);
-        uint64_t e = cpu_read(cpu, seg, wrap(in, off + 8), 2);
+        uint64_t e = cpu_read(cpu, seg, hostexec_wrap(in, off + 8), 2);
         memcpy(buf, &v, sizeof v);
         memcpy(buf + 8, &e, 2);
     } else {
@@ -264,7 +259,7 @@ static void write_operand(struct cpu *cpu, const struct insn *in, uint64_t off, 
         memcpy(&v, buf, sizeof v);
         memcpy(&e, buf + 8, sizeof e);
         cpu_write(cpu, seg, off, 8, v);
-        cpu_write(cpu, seg, wrap(in, off + 8), 2, e);
+        cpu_write(cpu, seg, hostexec_wrap(in, off + 8), 2, e);
     } else {
         cpu_write_bytes(cpu, seg, off, buf, size);
     }
@@ -275,7 +270,7 @@ static void probe_operand(struct cpu *cpu, const struct insn *in, uint64_t off, 
 {
     cpu_probe_write(cpu, in->mem.seg, off, size < 8 ? size : 8);
     if (size == 10)
-        cpu_probe_write(cpu, in->mem.seg, wrap(in, off + 8), 2);
+        cpu_probe_write(cpu, in->mem.seg, hostexec_wrap(in, off + 8), 2);
 }
 
 static void take_flags(struct cpu *cpu, const struct hostexec_op *op, const struct hostexec_io *io)
@@ -290,9 +285,38 @@ static _Noreturn void raise_simd(struct cpu *cpu)
     cpu_raise(cpu, cpu->cr4 & CR4_OSXMMEXCPT ? EXC_XM : EXC_UD);
 }
 
+/* The same with an opmask: in plain memory the host's instruction does what the guest's would; else
+ * it works on a copy of the elements that are accessed. */
+static void run_masked(struct cpu *cpu, const struct insn *in, const struct hostexec_op *op,
+                       struct hostexec_io *io)
+{
+    uint64_t off = cpu_effective_address(cpu, in);
+    bool write = op->mem_access & OPND_W;
+    if (op->attr & IA_ALIGN)
+        check_alignment(cpu, in->mem.seg, off, op->mem_size);
+    const void *mem = hostexec_plain(cpu, in, off, op->mem_size, write ? MMU_WRITE : MMU_READ);
+    bool copy = mem == NULL;
+    if (copy) {
+        mem = io->mem;
+        if (!write)
+            hostexec_read_elements(cpu, in, off, io->mem, op->mem_size);
+        else if ((op->attr & IA_FP_EXC) && cpu_is_amd(cpu))
+            hostexec_probe_elements(cpu, in, off, op->mem_size);
+    }
+    if (unlikely(op->fn(cpu, mem, 0, 0, io)))
+        raise_simd(cpu);
+    if (copy && write)
+        hostexec_write_elements(cpu, in, off, io->mem, op->mem_size);
+    take_flags(cpu, op, io);
+}
+
 static void run_simd(struct cpu *cpu, const struct insn *in, const struct hostexec_op *op,
                      struct hostexec_io *io)
 {
+    if (op->masked) {
+        run_masked(cpu, in, op, io);
+        return;
+    }
     if (op->mem_size == 0) {
         if (unlikely(op->fn(cpu, io->mem, 0, 0, io)))
             raise_simd(cpu);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Instructions executed by the host CPU itself: x87, MMX, SSE..AVX2, FMA, F16C, AES, SHA.
+ * Instructions executed by the host CPU itself: x87, MMX, SSE to AVX-512, FMA, F16C, AES, SHA.
  *
  * For each distinct encoding a thunk is generated once: it loads the guest's registers that the
  * instruction names into the host's registers of the same numbers, executes the same instruction
@@ -38,6 +38,7 @@ struct hostexec_op {
     uint16_t host_fop;  /* x87: last opcode as the thunk's instruction has it */
     uint8_t mem_size;   /* bytes of the memory operand, 0 none */
     uint8_t mem_access; /* enum opnd_access */
+    bool masked;        /* an opmask selects elements of it */
 };
 
 /* Bind `in` (an IA_HOST row) once, so that the engine can skip the look-up: the result is good for

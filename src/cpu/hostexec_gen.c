@@ -3,7 +3,7 @@
  * Generates thunks (see hostexec.h). Register convention inside a thunk, all of them caller-saved
  * in the C calling convention: rdi struct cpu, rsi memory operand, r8 struct hostexec_io; rax and
  * rcx stand for the general registers that ModRM.reg and ModRM.rm name; rdx is PCMPESTRx's.
- * Vector registers keep their numbers. VEX code ends with VZEROUPPER, so that C code pays nothing.
+ * Vector registers keep their numbers. VEX and EVEX code ends with VZEROUPPER, so that C code pays nothing.
  *
  * The instruction is encoded anew from its operands, not patched: what is ignored in the guest's
  * mode (VEX.B outside 64-bit mode, segment and surplus prefixes) does not come along.
@@ -17,6 +17,7 @@
 #include "cpu/decode_tables.h"
 
 #define ZMM_OFFSET(n) ((uint32_t)(offsetof(struct cpu, fpu.zmm) + (n) * sizeof(union cpu_vec)))
+#define K_OFFSET(n) ((uint32_t)(offsetof(struct cpu, fpu.k) + (n) * sizeof(uint64_t)))
 #define GPR_OFFSET(n) ((uint32_t)(offsetof(struct cpu, gpr) + (n) * sizeof(uint64_t)))
 #define MXCSR_OFFSET ((uint32_t)(offsetof(struct cpu, fpu.fx) + FX_MXCSR))
 #define IO_OFFSET(member) ((uint32_t)offsetof(struct hostexec_io, member))
@@ -122,6 +123,27 @@ static void avx_move(struct hostexec_code *c, unsigned opcode, unsigned n)
     put_mem(c, n, H_RDI, ZMM_OFFSET(n));
 }
 
+/* vmovups zmm n */
+static void zmm_move(struct hostexec_code *c, unsigned opcode, unsigned n)
+{
+    put(c, 0x62);
+    put(c, 0x61 | (n & 8 ? 0 : 0x80) | (n & 16 ? 0 : 0x10));
+    put(c, 0x7c);
+    put(c, 0x48);
+    put(c, opcode);
+    put_mem(c, n, H_RDI, ZMM_OFFSET(n));
+}
+
+/* kmovq k n: 0x90 loads, 0x91 stores */
+static void k_move(struct hostexec_code *c, unsigned opcode, unsigned n)
+{
+    put(c, 0xc4);
+    put(c, 0xe1);
+    put(c, 0xf8);
+    put(c, opcode);
+    put_mem(c, n, H_RDI, K_OFFSET(n));
+}
+
 /* A VEX instruction clears its destination up to the longest vector (SDM 1 14.1.3): the lower half
  * is stored from the ymm register, zeroes included, the upper half here. */
 static void clear_upper_half(struct hostexec_code *c, unsigned n)
@@ -174,6 +196,7 @@ static void collect(struct fields *f, const struct insn *in)
             break;
         case OH_V:
         case OH_P:
+        case OH_K:
             f->reg = o->reg;
             break;
         case OH_W:
@@ -181,9 +204,11 @@ static void collect(struct fields *f, const struct insn *in)
         case OH_Q:
         case OH_N:
         case OH_T:
+        case OH_KE:
             f->rm = o->reg;
             break;
         case OH_H:
+        case OH_KH:
             f->vvvv = o->reg;
             break;
         case OH_L:
@@ -201,8 +226,14 @@ static void collect(struct fields *f, const struct insn *in)
     }
 }
 
-static bool encoded_w(const struct insn *in, const struct insn_enc *enc, unsigned mode)
+/* Outside 64-bit mode there are no 64-bit general registers, whatever W says. */
+static bool names_gpr(const struct fields *f) { return f->reg_gpr != NO_GPR || f->rm_gpr != NO_GPR; }
+
+static bool encoded_w(const struct insn *in, const struct insn_enc *enc, const struct fields *f,
+                      unsigned mode)
 {
+    if (mode != INSN_MODE_64 && names_gpr(f))
+        return false;
     if (enc->w == 1 || enc->w == 2)
         return enc->w == 2;
     return (in->flags & INSN_W) && mode == INSN_MODE_64;
@@ -217,16 +248,31 @@ static void put_opcode_map(struct hostexec_code *c, unsigned map)
         put(c, map == 2 ? 0x38 : 0x3a);
 }
 
+/* SDM 2 2.7.1; the memory operand's registers need no extension. */
+static void put_evex(struct hostexec_code *c, const struct insn *in, const struct fields *f,
+                     unsigned rm, bool w, unsigned pp)
+{
+    unsigned b = in->evex_b_z_ll & 1;
+    unsigned z = in->evex_b_z_ll >> 1 & 1;
+    put(c, 0x62);
+    put(c, (f->reg & 8 ? 0 : 0x80) | (rm & 16 ? 0 : 0x40) | (rm & 8 ? 0 : 0x20) |
+               (f->reg & 16 ? 0 : 0x10) | in->map);
+    put(c, (w ? 0x80 : 0) | (~f->vvvv & 0xf) << 3 | 4 | pp);
+    put(c, z << 7 | (in->evex_b_z_ll & 0xcu) << 3 | b << 4 | (f->vvvv & 16 ? 0 : 8) | in->evex_aaa);
+}
+
 /* The instruction itself, memory operand at [rsi]. */
 static void put_instruction(struct hostexec_code *c, const struct insn *in, const struct fields *f,
                             unsigned mode)
 {
     static const uint8_t legacy_prefix[4] = { 0, 0x66, 0xf3, 0xf2 };
     const struct insn_enc *enc = &insn_enc[in->row];
-    bool w = encoded_w(in, enc, mode);
+    bool w = encoded_w(in, enc, f, mode);
     unsigned pp = enc->pfx == 0xff || enc->pfx == 0 ? 0 : (unsigned)__builtin_ctz(enc->pfx);
     unsigned rm = f->mem ? H_RSI : f->rm;
-    if (enc->space == SPACE_VEX) {
+    if (enc->space == SPACE_EVEX) {
+        put_evex(c, in, f, rm, w, pp);
+    } else if (enc->space == SPACE_VEX) {
         put(c, 0xc4);
         put(c, (f->reg < 8 ? 0x80 : 0) | 0x40 | (rm < 8 ? 0x20 : 0) | in->map);
         put(c, (w ? 0x80 : 0) | (~f->vvvv & 0xf) << 3 | (in->flags & INSN_VEX_L ? 4 : 0) | pp);
@@ -260,17 +306,21 @@ static bool returns_in_xmm0(unsigned op)
 }
 
 /* Whole registers always: one may be named twice with different sizes (VPSRLW ymm1, ymm1, xmm1). */
-static void vec_load(struct hostexec_code *c, unsigned reg, bool vex)
+static void vec_load(struct hostexec_code *c, unsigned reg, enum insn_space space)
 {
-    if (vex)
+    if (space == SPACE_EVEX)
+        zmm_move(c, 0x10, reg);
+    else if (space == SPACE_VEX)
         avx_move(c, 0x10, reg);
     else
         sse_move(c, 0x10, reg);
 }
 
-static void vec_store(struct hostexec_code *c, unsigned reg, bool vex)
+static void vec_store(struct hostexec_code *c, unsigned reg, enum insn_space space)
 {
-    if (vex) {
+    if (space == SPACE_EVEX) {
+        zmm_move(c, 0x11, reg);
+    } else if (space == SPACE_VEX) {
         avx_move(c, 0x11, reg);
         clear_upper_half(c, reg);
     } else {
@@ -292,7 +342,7 @@ void hostexec_generate(struct hostexec_code *c, const struct insn *in, unsigned 
 {
     const struct insn_info *info = &insn_info[in->row];
     uint32_t attr = hostexec_attr(in);
-    bool vex = in->flags & INSN_VEX;
+    enum insn_space space = (enum insn_space)insn_enc[in->row].space;
     bool fx = attr & (IA_X87 | IA_MMX);
     bool fp_exc = attr & IA_FP_EXC;
     struct fields f = { 0 };
@@ -300,10 +350,15 @@ void hostexec_generate(struct hostexec_code *c, const struct insn *in, unsigned 
     collect(&f, in);
     if (fx)
         fx64(c, 1);
-    for (unsigned i = 0; i < in->nopnd; i++) {
-        if (in->opnd[i].kind == OPND_VEC && (in->opnd[i].access & OPND_R))
-            vec_load(c, in->opnd[i].reg, vex);
+    for (unsigned i = 0; i < in->nopnd; i++) { /* an opmask keeps part of the destination */
+        const struct opnd *o = &in->opnd[i];
+        if (o->kind == OPND_VEC && ((o->access & OPND_R) || in->evex_aaa != 0))
+            vec_load(c, o->reg, space);
+        else if (o->kind == OPND_K && (o->access & OPND_R))
+            k_move(c, 0x90, o->reg);
     }
+    if (in->evex_aaa != 0)
+        k_move(c, 0x90, in->evex_aaa);
     if (is_pcmpestr(in->op)) {
         gpr_load(c, H_RAX, R_AX);
         gpr_load(c, H_RDX, R_DX);
@@ -338,16 +393,19 @@ void hostexec_generate(struct hostexec_code *c, const struct insn *in, unsigned 
     if (returns_in_ecx(in->op))
         gpr_store(c, H_RCX, R_CX);
     for (unsigned i = 0; i < in->nopnd; i++) {
-        if (in->opnd[i].kind == OPND_VEC && (in->opnd[i].access & OPND_W))
-            vec_store(c, in->opnd[i].reg, vex);
+        const struct opnd *o = &in->opnd[i];
+        if (o->kind == OPND_VEC && (o->access & OPND_W))
+            vec_store(c, o->reg, space);
+        else if (o->kind == OPND_K && (o->access & OPND_W))
+            k_move(c, 0x91, o->reg);
     }
     if (returns_in_xmm0(in->op))
-        vec_store(c, 0, vex);
+        vec_store(c, 0, space);
     if (fx) {
         fx64(c, 0);
         fninit(c);
     }
-    if (vex)
+    if (space != SPACE_LEGACY)
         vzeroupper(c);
     put(c, 0x31); /* xor eax, eax */
     put(c, 0xc0);

@@ -6,6 +6,8 @@
 #define SOSIA_CPU_HOSTEXEC_INT_H
 
 #include "cpu/hostexec.h"
+#include "cpu/insn.h"
+#include "cpu/mmu.h"
 
 /* -- Arena: memory never writable and executable at one address. One memfd, mapped twice. */
 #define HOSTEXEC_ARENA_SIZE (4u << 20) /* sparse: pages are taken as they are used */
@@ -45,6 +47,27 @@ struct hostexec_code {
 void hostexec_generate(struct hostexec_code *c, const struct insn *in, unsigned mode);
 /* The arena's exits, at HOSTEXEC_EXIT_*; out has HOSTEXEC_FIRST_THUNK bytes. */
 void hostexec_generate_exits(uint8_t *out);
+
+/* Offsets wrap at the address size. */
+static inline uint64_t hostexec_wrap(const struct insn *in, uint64_t off)
+{
+    return in->adsize == 8 ? off : in->adsize == 4 ? (uint32_t)off : (uint16_t)off;
+}
+
+/* -- Memory operands under an opmask (hostexec_evex.c): only the elements that it selects. */
+/* The whole operand in one page of RAM that the TLB knows: masked elements cannot fault there. NULL
+ * otherwise. */
+void *hostexec_plain(struct cpu *cpu, const struct insn *in, uint64_t off, unsigned size,
+                     enum mmu_access access);
+void hostexec_read_elements(struct cpu *cpu, const struct insn *in, uint64_t off, uint8_t *buf,
+                            unsigned size);
+void hostexec_probe_elements(struct cpu *cpu, const struct insn *in, uint64_t off, unsigned size);
+void hostexec_write_elements(struct cpu *cpu, const struct insn *in, uint64_t off,
+                             const uint8_t *buf, unsigned size);
+/* Index elements of isize bytes, data of dsize; the caller has done fpu_check. */
+void hostexec_gather(struct cpu *cpu, const struct insn *in, unsigned isize, unsigned dsize);
+/* The helper of a scatter, NULL for other operations. */
+sem_fn *hostexec_scatter(const struct insn *in);
 
 /* -- C operations (hostexec_mem.c, hostexec_mov.c): the helper of an op that is never thunked. */
 sem_fn *hostexec_special(const struct insn *in);

@@ -101,6 +101,10 @@ static void gather(struct cpu *cpu, const struct insn *in, unsigned isize, unsig
 {
     if (!fpu_check(cpu, insn_info[in->row].attr))
         return;
+    if (in->flags & INSN_EVEX) {
+        hostexec_gather(cpu, in, isize, dsize);
+        return;
+    }
     union cpu_vec *dest = &cpu->fpu.zmm[in->opnd[0].reg];
     union cpu_vec *mask = &cpu->fpu.zmm[in->opnd[2].reg];
     const union cpu_vec *index = &cpu->fpu.zmm[in->mem.index];
@@ -179,6 +183,6 @@ sem_fn *hostexec_special(const struct insn *in)
     case OP_VSTMXCSR:
         return sem_stmxcsr;
     default:
-        return NULL;
+        return hostexec_scatter(in);
     }
 }

@@ -106,6 +106,9 @@ struct insn {
     uint8_t bytes[INSN_MAX_LEN + 1]; /* the encoding as fetched */
     uint8_t evex_aaa; /* opmask register, 0 none */
     uint8_t evex_b_z_ll; /* b=bit 0, z=bit 1, L'L=bits 2..3 */
+    uint8_t evex_elem;   /* bytes of the memory operand that a bit of the opmask selects; 0: none */
+    uint8_t evex_bits;   /* and how many bits do; bit i selects element i modulo their number */
+    bool evex_packed;    /* expand, compress: as many elements as bits are set, from the first */
 };
 
 /* What kind of control flow ends here. */

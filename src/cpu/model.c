@@ -14,7 +14,7 @@
 #include "base/bits.h"
 
 /* EVEX instructions are decoded, but not executed yet. */
-enum { HAVE_AVX512 = 0 };
+enum { HAVE_AVX512 = 1 };
 
 #define F(id) CPU_FEATURE_##id
 #define HYGON_ECX 0x656e6975u /* CPUID 0 ECX: AMD's processors under another name */
@@ -81,6 +81,7 @@ static const uint8_t on_host[] = {
 static const uint8_t on_host_avx512[] = {
     F(AVX512F),    F(AVX512DQ),    F(AVX512IFMA), F(AVX512CD),     F(AVX512BW),        F(AVX512VL),
     F(AVX512VBMI), F(AVX512VBMI2), F(AVX512VNNI), F(AVX512BITALG), F(AVX512VPOPCNTDQ),
+    F(AVX512BF16),
 };
 
 struct need {
@@ -121,6 +122,7 @@ static const struct need needs[] = {
     { F(AVX512VNNI), F(AVX512F) },
     { F(AVX512BITALG), F(AVX512BW) },
     { F(AVX512VPOPCNTDQ), F(AVX512F) },
+    { F(AVX512BF16), F(AVX512BW) },
     { F(X2APIC), F(APIC) },
     { F(TSC_DEADLINE), F(APIC) },
     { F(LA57), F(LM) },

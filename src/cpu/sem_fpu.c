@@ -117,7 +117,7 @@ static bool pending_error(struct cpu *cpu)
 bool fpu_check_slow(struct cpu *cpu, uint32_t attr)
 {
     if (attr & IA_AVX) {
-        const uint64_t need = XCOMP_SSE | XCOMP_AVX;
+        const uint64_t need = fpu_components(attr);
         if (!cpu_protected(cpu) || cpu_v86(cpu) || !(cpu->cr4 & CR4_OSXSAVE) ||
             (cpu->xcr0 & need) != need)
             cpu_raise(cpu, EXC_UD);
