@@ -118,6 +118,8 @@ static enum insn_status take_vex(struct decoder *d, uint8_t first)
         in->evex_b_z_ll = (uint8_t)((p[2] >> 4 & 1) | (p[2] >> 6 & 2) | (p[2] >> 3 & 0xc));
     }
     d->vvvv = in->vvvv;
+    if (d->mode != INSN_MODE_64 && cpu_has(d->features, CPU_FEATURE_AMD))
+        d->vvvv &= 0xf; /* V' is ignored, even where no register is meant */
     if (d->mode != INSN_MODE_64) { /* eight registers: the high bits are ignored */
         d->rex &= REX_W;
         d->rex_hi = 0;

@@ -148,8 +148,8 @@ static unsigned mask_bits(const struct decoder *d, const struct opnd_spec *spec,
 {
     if (insn_enc[row - insn_row].l == 0xff) /* scalar */
         return 1;
-    bool fixed = spec->msize < SZ_V; /* it is broadcast */
-    return (fixed ? 16u << d->vlen : size_of(d, spec->msize)) / row->elem;
+    bool broadcast = spec->msize < SZ_V && !(spec->access & OPND_W);
+    return (broadcast ? 16u << d->vlen : size_of(d, spec->msize)) / row->elem;
 }
 
 static void set_mem(struct decoder *d, struct opnd *o, const struct opnd_spec *spec,
@@ -165,6 +165,7 @@ static void set_mem(struct decoder *d, struct opnd *o, const struct opnd_spec *s
             d->out->evex_elem = row->elem;
             d->out->evex_bits = (uint8_t)mask_bits(d, spec, row);
             d->out->evex_packed = (row->flags & RD_EVEX_T1S) != 0;
+            d->out->evex_whole = (row->flags & RD_EVEX_NF) != 0;
         }
     }
     o->kind = OPND_MEM;

@@ -48,6 +48,7 @@ enum row_flag {
     RD_EVEX_Z = 1u << 12,   /* may zero */
     RD_EVEX_KREQ = 1u << 13, /* opmask other than k0 required: gathers, scatters */
     RD_EVEX_T1S = 1u << 14, /* expand, compress: disp8 counts elements */
+    RD_EVEX_NF = 1u << 15,  /* all of a memory operand is accessed whatever the opmask says */
 };
 
 struct insn_row {

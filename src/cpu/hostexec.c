@@ -132,7 +132,8 @@ static void describe(const struct hostexec *h, struct hostexec_op *op, const str
             op->mem_access = in->opnd[i].access;
         }
     }
-    op->masked = op->mem_size != 0 && in->evex_elem != 0 && in->evex_aaa != 0;
+    op->masked = op->mem_size != 0 && in->evex_elem != 0 &&
+                 (in->evex_aaa != 0 || in->evex_packed);
     assert(op->mem_size <= sizeof(((struct hostexec_io *)0)->mem));
     op->direct = hostexec_special(in);
     if (op->direct == NULL)
@@ -292,7 +293,9 @@ static void run_masked(struct cpu *cpu, const struct insn *in, const struct host
 {
     uint64_t off = cpu_effective_address(cpu, in);
     bool write = op->mem_access & OPND_W;
-    if (op->attr & IA_ALIGN)
+    /* Without any element AMD does not look at the alignment; Intel's manual knows no exception. */
+    if ((op->attr & IA_ALIGN) &&
+        (!cpu_is_amd(cpu) || hostexec_any_element(cpu, in, op->mem_size)))
         check_alignment(cpu, in->mem.seg, off, op->mem_size);
     const void *mem = hostexec_plain(cpu, in, off, op->mem_size, write ? MMU_WRITE : MMU_READ);
     bool copy = mem == NULL;

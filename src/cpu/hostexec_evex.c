@@ -13,13 +13,19 @@
 static uint64_t elements(const struct cpu *cpu, const struct insn *in, unsigned size)
 {
     unsigned count = size / in->evex_elem;
-    uint64_t bits = cpu->fpu.k[in->evex_aaa] & MASK64(in->evex_bits);
+    uint64_t k = in->evex_aaa != 0 ? cpu->fpu.k[in->evex_aaa] : ~0ull;
+    uint64_t bits = k & MASK64(in->evex_bits);
     if (in->evex_packed)
         return MASK64((unsigned)__builtin_popcountll(bits));
     uint64_t r = 0;
     for (unsigned i = 0; i < in->evex_bits; i += count)
         r |= bits >> i & MASK64(count);
     return r;
+}
+
+bool hostexec_any_element(const struct cpu *cpu, const struct insn *in, unsigned size)
+{
+    return elements(cpu, in, size) != 0;
 }
 
 void *hostexec_plain(struct cpu *cpu, const struct insn *in, uint64_t off, unsigned size,
@@ -52,6 +58,10 @@ void hostexec_read_elements(struct cpu *cpu, const struct insn *in, uint64_t off
 void hostexec_probe_elements(struct cpu *cpu, const struct insn *in, uint64_t off, unsigned size)
 {
     uint64_t which = elements(cpu, in, size);
+    if (in->evex_whole) {
+        cpu_probe_write(cpu, in->mem.seg, off, size);
+        return;
+    }
     for (unsigned i = 0; which != 0; i++, which >>= 1) {
         if (which & 1)
             cpu_probe_write(cpu, in->mem.seg, hostexec_wrap(in, off + i * in->evex_elem),
@@ -76,13 +86,15 @@ void hostexec_write_elements(struct cpu *cpu, const struct insn *in, uint64_t of
 
 /* -- Gathers and scatters */
 
-/* A vector of indices of isize bytes, or of data of dsize: as many elements as the longer ones
- * leave room for. */
+static unsigned vector_length(const struct insn *in) { return 16u << (in->evex_b_z_ll >> 2); }
+
+/* Indices of isize bytes and data of dsize: as many as the longer ones leave room for. */
 static unsigned count_of(const struct insn *in, unsigned isize, unsigned dsize)
 {
-    unsigned length = 16u << (in->evex_b_z_ll >> 2);
-    return length / (isize > dsize ? isize : dsize);
+    return vector_length(in) / (isize > dsize ? isize : dsize);
 }
+
+static void clear_from(union cpu_vec *v, unsigned at) { memset(v->u8 + at, 0, sizeof *v - at); }
 
 static uint64_t element_offset(const struct cpu *cpu, const struct insn *in, unsigned i,
                                unsigned isize)
@@ -103,9 +115,10 @@ void hostexec_gather(struct cpu *cpu, const struct insn *in, unsigned isize, uns
             continue;
         uint64_t v = cpu_read(cpu, in->mem.seg, element_offset(cpu, in, i, isize), dsize);
         memcpy(dest->u8 + i * dsize, &v, dsize);
+        clear_from(dest, vector_length(in)); /* seen on AMD when the next one faults */
         *mask &= ~(1ull << i);
     }
-    memset(dest->u8 + count * dsize, 0, sizeof *dest - count * dsize);
+    clear_from(dest, count * dsize);
     *mask = 0;
 }
 

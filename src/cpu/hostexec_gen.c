@@ -226,13 +226,20 @@ static void collect(struct fields *f, const struct insn *in)
     }
 }
 
-/* Outside 64-bit mode there are no 64-bit general registers, whatever W says. */
-static bool names_gpr(const struct fields *f) { return f->reg_gpr != NO_GPR || f->rm_gpr != NO_GPR; }
-
-static bool encoded_w(const struct insn *in, const struct insn_enc *enc, const struct fields *f,
-                      unsigned mode)
+/* Outside 64-bit mode there are no 64-bit general operands, whatever W says. */
+static bool general_operand(const struct insn *in)
 {
-    if (mode != INSN_MODE_64 && names_gpr(f))
+    for (unsigned i = 0; i < in->nopnd; i++) {
+        unsigned how = insn_row[in->row].opnd[i].how;
+        if (how == OH_E || how == OH_G || how == OH_R)
+            return true;
+    }
+    return false;
+}
+
+static bool encoded_w(const struct insn *in, const struct insn_enc *enc, unsigned mode)
+{
+    if (mode != INSN_MODE_64 && general_operand(in))
         return false;
     if (enc->w == 1 || enc->w == 2)
         return enc->w == 2;
@@ -267,7 +274,7 @@ static void put_instruction(struct hostexec_code *c, const struct insn *in, cons
 {
     static const uint8_t legacy_prefix[4] = { 0, 0x66, 0xf3, 0xf2 };
     const struct insn_enc *enc = &insn_enc[in->row];
-    bool w = encoded_w(in, enc, f, mode);
+    bool w = encoded_w(in, enc, mode);
     unsigned pp = enc->pfx == 0xff || enc->pfx == 0 ? 0 : (unsigned)__builtin_ctz(enc->pfx);
     unsigned rm = f->mem ? H_RSI : f->rm;
     if (enc->space == SPACE_EVEX) {

@@ -55,6 +55,7 @@ static inline uint64_t hostexec_wrap(const struct insn *in, uint64_t off)
 }
 
 /* -- Memory operands under an opmask (hostexec_evex.c): only the elements that it selects. */
+bool hostexec_any_element(const struct cpu *cpu, const struct insn *in, unsigned size);
 /* The whole operand in one page of RAM that the TLB knows: masked elements cannot fault there. NULL
  * otherwise. */
 void *hostexec_plain(struct cpu *cpu, const struct insn *in, uint64_t off, unsigned size,

@@ -109,6 +109,7 @@ struct insn {
     uint8_t evex_elem;   /* bytes of the memory operand that a bit of the opmask selects; 0: none */
     uint8_t evex_bits;   /* and how many bits do; bit i selects element i modulo their number */
     bool evex_packed;    /* expand, compress: as many elements as bits are set, from the first */
+    bool evex_whole;     /* all elements must be accessible, though not all are stored */
 };
 
 /* What kind of control flow ends here. */

@@ -237,7 +237,7 @@ static void simd_exceptions(void **state)
             uint32_t mxcsr = masked ? 0x1f80 : 0x1f80 & ~0x200u; /* ZM */
             memcpy(in.fx + FX_MXCSR, &mxcsr, sizeof mxcsr);
             for (unsigned i = 0; i < 16; i += 4) {
-                memcpy(in.ymm[0] + i, &one, sizeof one);
+                memcpy(in.zmm[0] + i, &one, sizeof one);
             }
             cpu->cr4 = xm ? cr4 : cr4 & ~CR4_OSXMMEXCPT;
             run(divps, sizeof divps - 1, &in, &out);
@@ -246,7 +246,7 @@ static void simd_exceptions(void **state)
             memcpy(&after, out.state.fx + FX_MXCSR, sizeof after);
             assert_int_equal(after, mxcsr | 4); /* ZE */
             if (!masked)
-                assert_memory_equal(out.state.ymm[0], in.ymm[0], 16);
+                assert_memory_equal(out.state.zmm[0], in.zmm[0], 16);
         }
     }
 }

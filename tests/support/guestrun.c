@@ -247,7 +247,7 @@ static void load_system(struct guestrun *g)
     c->cr3 = GPA_PML4;
     c->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE | CR4_FSGSBASE | CR4_UMIP;
     c->efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
-    c->xcr0 = 7;
+    c->xcr0 = g->model.xcr0_mask & 0xe7;
     c->gdtr = (struct cpu_dtable){ .base = SUPER(GPA_GDT), .limit = SEL_TSS + 15 };
     c->idtr = (struct cpu_dtable){ .base = SUPER(GPA_IDT), .limit = 0xfff };
     c->tr = (struct cpu_seg){ .base = SUPER(GPA_TSS), .limit = 0x67, .attr = 0x8b, .sel = SEL_TSS };
@@ -341,10 +341,8 @@ static void load_state(struct guestrun *g, enum is_mode mode, const struct insn_
     c->rip = in->rip;
     c->rflags = in->rflags;
     memcpy(c->fpu.fx, in->fx, sizeof in->fx);
-    for (unsigned i = 0; i < 16; i++) {
-        memset(&c->fpu.zmm[i], 0, sizeof c->fpu.zmm[i]);
-        memcpy(&c->fpu.zmm[i], in->ymm[i], sizeof in->ymm[i]);
-    }
+    memcpy(c->fpu.zmm, in->zmm, sizeof in->zmm);
+    memcpy(c->fpu.k, in->k, sizeof in->k);
     c->cr2 = 0;
     c->activity = CPU_ACTIVE;
     cpu_clear_event(c, CPU_EV_KICK);
@@ -369,9 +367,8 @@ static void read_outcome(struct guestrun *g, struct insn_outcome *out)
     out->state.rip = frame[1];
     out->state.rflags = frame[3];
     memcpy(out->state.fx, c->fpu.fx, sizeof out->state.fx);
-    for (unsigned i = 0; i < 16; i++) {
-        memcpy(out->state.ymm[i], &c->fpu.zmm[i], sizeof out->state.ymm[i]);
-    }
+    memcpy(out->state.zmm, c->fpu.zmm, sizeof out->state.zmm);
+    memcpy(out->state.k, c->fpu.k, sizeof out->state.k);
 }
 
 void guestrun_run(struct guestrun *g, enum is_mode mode, const struct insn_state *in,

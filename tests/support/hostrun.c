@@ -7,6 +7,7 @@
 #include "support/hostrun.h"
 
 #include <asm/ldt.h>
+#include <cpuid.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -35,6 +36,9 @@ static struct {
     unsigned serial_at_tick;
     void (*tick)(void);
     uint64_t fs_base;
+    struct {
+        uint32_t opmask, zmm_hi, hi16_zmm;
+    } offset; /* in the host's XSAVE area; 0: not there */
     uint64_t gpr_mask; /* upper halves mean nothing outside 64-bit mode; of RSP they leak */
 } run;
 
@@ -115,11 +119,25 @@ extern uint64_t run_far_target;
 extern uint32_t run_ds;
 extern uint32_t run_ss;
 
+/* Standard format; each component is there when its bit is set. */
+static void save_avx512(struct insn_state *s, const uint8_t *frame, uint64_t bv)
+{
+    if (bv >> 5 & 1)
+        memcpy(s->k, frame + run.offset.opmask, sizeof s->k);
+    for (unsigned i = 0; i < 16; i++) {
+        if (bv >> 6 & 1)
+            memcpy(s->zmm[i] + 32, frame + run.offset.zmm_hi + 32 * i, 32);
+        if (bv >> 7 & 1)
+            memcpy(s->zmm[16 + i], frame + run.offset.hi16_zmm + 64 * i, 64);
+    }
+}
+
 static void save_vectors(struct insn_state *s, const uint8_t *frame)
 {
     uint64_t bv;
     memcpy(&bv, frame + 512, sizeof bv);
-    memset(s->ymm, 0, sizeof s->ymm);
+    memset(s->zmm, 0, sizeof s->zmm);
+    memset(s->k, 0, sizeof s->k);
     memcpy(s->fx, frame, sizeof s->fx);
     if (!(bv & 1)) {
         uint16_t fcw = 0x37f;
@@ -132,10 +150,12 @@ static void save_vectors(struct insn_state *s, const uint8_t *frame)
     memset(s->fx + 28, 0, 4); /* MXCSR_MASK */
     for (unsigned i = 0; i < 16; i++) {
         if (bv & 2)
-            memcpy(s->ymm[i], frame + 160 + 16 * i, 16);
+            memcpy(s->zmm[i], frame + 160 + 16 * i, 16);
         if (bv & 4)
-            memcpy(s->ymm[i] + 16, frame + 576 + 16 * i, 16);
+            memcpy(s->zmm[i] + 16, frame + 576 + 16 * i, 16);
     }
+    if (run.offset.opmask != 0)
+        save_avx512(s, frame, bv);
 }
 
 static void on_signal(int sig, siginfo_t *info, void *ucontext)
@@ -219,6 +239,13 @@ static int make_ldt(void)
     return r;
 }
 
+static uint32_t xsave_offset(unsigned component)
+{
+    uint32_t a = 0, b = 0, c = 0, d = 0;
+    __get_cpuid_count(0xd, component, &a, &b, &c, &d);
+    return b;
+}
+
 int hostrun_init(void)
 {
     int r = map_regions();
@@ -236,6 +263,11 @@ int hostrun_init(void)
     uint32_t hi;
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
     run_xsave_mask = lo & 0xe7; /* x87, SSE, AVX, AVX-512 */
+    if ((lo & 0xe0) == 0xe0) {
+        run.offset.opmask = xsave_offset(5);
+        run.offset.zmm_hi = xsave_offset(6);
+        run.offset.hi16_zmm = xsave_offset(7);
+    }
     run_xsave_area = (uint64_t)(uintptr_t)run.xsave;
     if (syscall(SYS_arch_prctl, 0x1003 /* ARCH_GET_FS */, &run.fs_base) < 0)
         return -errno;
@@ -313,14 +345,20 @@ bool hostrun_memory_equals(const uint8_t image[IS_MEM_SIZE])
 
 static void prepare_xsave(const struct insn_state *in)
 {
-    uint64_t bv = 7;
+    uint64_t bv = run.offset.opmask != 0 ? 0xe7 : 7;
     memset(run.xsave + 512, 0, 64);
     memcpy(run.xsave, in->fx, sizeof in->fx);
     memcpy(run.xsave + 512, &bv, sizeof bv);
     for (unsigned i = 0; i < 16; i++) {
-        memcpy(run.xsave + 160 + 16 * i, in->ymm[i], 16);
-        memcpy(run.xsave + 576 + 16 * i, in->ymm[i] + 16, 16);
+        memcpy(run.xsave + 160 + 16 * i, in->zmm[i], 16);
+        memcpy(run.xsave + 576 + 16 * i, in->zmm[i] + 16, 16);
     }
+    if (run.offset.opmask == 0)
+        return;
+    memcpy(run.xsave + run.offset.opmask, in->k, sizeof in->k);
+    memcpy(run.xsave + run.offset.hi16_zmm, in->zmm[16], 1024);
+    for (unsigned i = 0; i < 16; i++)
+        memcpy(run.xsave + run.offset.zmm_hi + 32 * i, in->zmm[i] + 32, 32);
 }
 
 void hostrun_run(enum is_mode mode, const struct insn_state *in, struct insn_outcome *out)

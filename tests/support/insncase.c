@@ -11,7 +11,33 @@
 #define FLAG_ARITH 0x8d5u
 #define FLAG_DF_BIT 0x400u
 
-static void fill_registers(struct rng *r, struct insn_case *c)
+/* An opmask of few bits, of many, or any. */
+static uint64_t random_opmask(struct rng *r)
+{
+    switch (rng_below(r, 4)) {
+    case 0:
+        return 1ull << rng_below(r, 64) | 1ull << rng_below(r, 16);
+    case 1:
+        return ~(1ull << rng_below(r, 64) | 1ull << rng_below(r, 16));
+    default:
+        return rng_edge64(r);
+    }
+}
+
+/* What AVX-512 adds, from numbers of its own: cases of before stay what they were. */
+static void fill_avx512(struct insn_case *c)
+{
+    struct rng own = { c->seed * 2 + 0x5eed };
+    struct insn_state *s = &c->in;
+    for (unsigned i = 0; i < 32; i++) {
+        for (unsigned at = i < 16 ? 32 : 0; at < 64; at += 16)
+            rng_fill16(&own, s->zmm[i] + at);
+    }
+    for (unsigned i = 0; i < 8; i++)
+        s->k[i] = random_opmask(&own);
+}
+
+static void fill_registers(struct rng *r, const struct insn_case_env *env, struct insn_case *c)
 {
     struct insn_state *s = &c->in;
     memset(s, 0, sizeof *s);
@@ -20,13 +46,15 @@ static void fill_registers(struct rng *r, struct insn_case *c)
     }
     s->rflags = 0x202 | (rng_next(r) & FLAG_ARITH) | (rng_one_in(r, 4) ? FLAG_DF_BIT : 0);
     for (unsigned i = 0; i < 16; i++) {
-        rng_fill16(r, s->ymm[i]);
-        rng_fill16(r, s->ymm[i] + 16);
+        rng_fill16(r, s->zmm[i]);
+        rng_fill16(r, s->zmm[i] + 16);
     }
     if (rng_one_in(r, 8)) { /* comparisons want equal operands now and then */
-        memcpy(s->ymm[rng_below(r, 16)], s->ymm[rng_below(r, 16)], 16);
+        memcpy(s->zmm[rng_below(r, 16)], s->zmm[rng_below(r, 16)], 16);
         s->gpr[rng_below(r, 16)] = s->gpr[rng_below(r, 16)];
     }
+    if (cpu_has(&env->features, CPU_FEATURE_AVX512F))
+        fill_avx512(c);
     rng_fill_x87(r, s->fx);
     uint64_t stack = c->mode == IS_MODE_16 ? 0 : IS_STACK;
     s->gpr[4] = stack + 0x200 + 8 * rng_below(r, 0x180);
@@ -143,6 +171,21 @@ static bool aim16(struct rng *r, struct insn_case *c, struct insn *in, size_t at
     return true;
 }
 
+/* Small indices, now and then a large one. */
+static void aim_indices(struct rng *r, struct insn_case *c, const struct insn *in)
+{
+    const char *name = insn_info[in->row].mnemonic;
+    uint8_t *index = c->in.zmm[in->mem.index & 31];
+    unsigned length = in->flags & INSN_EVEX ? 64 : 32;
+    bool quads = name[strlen(name) - 2] == 'q';
+    for (unsigned i = 0; i < length; i += quads ? 8 : 4) {
+        uint32_t v = rng_one_in(r, 16) ? (uint32_t)rng_edge64(r) : rng_below(r, 256) - 64;
+        put32(index + i, v);
+        if (quads)
+            put32(index + i + 4, rng_one_in(r, 16) ? 1 : v >> 31 ? ~0u : 0);
+    }
+}
+
 /* Registers (or the displacement) so that in's ModRM operand lies at target. */
 static bool aim(struct rng *r, const struct insn_case_env *env, struct insn_case *c,
                 struct insn *in, size_t at, uint64_t target)
@@ -164,15 +207,7 @@ static bool aim(struct rng *r, const struct insn_case_env *env, struct insn_case
     offset -= (uint64_t)m->disp;
     bool has_index = m->index != INSN_NO_REG;
     if (insn_info[in->row].attr & IA_VSIB) {
-        for (unsigned i = 0; i < 32; i += 4) { /* small indices, now and then a large one */
-            uint32_t v = rng_one_in(r, 16) ? (uint32_t)rng_edge64(r) : rng_below(r, 256) - 64;
-            put32(c->in.ymm[m->index & 15] + i, v);
-            if (insn_info[in->row].mnemonic[strlen(insn_info[in->row].mnemonic) - 2] == 'q')
-                put32(c->in.ymm[m->index & 15] + i + 4, rng_one_in(r, 16) ? 1
-                                                        : v >> 31         ? ~0u
-                                                                          : 0),
-                    i += 4;
-        }
+        aim_indices(r, c, in);
         has_index = false;
     }
     if (m->base == INSN_NO_REG && !has_index) {
@@ -530,8 +565,10 @@ static bool is_prefix(uint8_t b, enum is_mode mode)
 }
 
 /* Encodings that the host may have and the guest does not: results differ by design. */
-static bool unknown_to_guest(const uint8_t *code, size_t len, enum is_mode mode)
+static bool unknown_to_guest(const struct insn_case_env *env, const uint8_t *code, size_t len,
+                             enum is_mode mode)
 {
+    bool avx512 = cpu_has(&env->features, CPU_FEATURE_AVX512F);
     size_t i = 0;
     while (i < len && is_prefix(code[i], mode))
         i++;
@@ -539,10 +576,14 @@ static bool unknown_to_guest(const uint8_t *code, size_t len, enum is_mode mode)
         return true;
     uint8_t a = code[i];
     uint8_t b = code[i + 1];
-    if (a == 0x62 || ((a == 0xc6 || a == 0xc7) && b == 0xf8)) /* EVEX; XABORT, XBEGIN */
+    if (a == 0x62 && avx512) /* AVX512_FP16; VP2INTERSECT, 4FMAPS, 4VNNIW */
+        return (b & 7) > 3 || (code[i + 2] & 3) == 3;
+    if (a == 0x62 || ((a == 0xc6 || a == 0xc7) && b == 0xf8)) /* XABORT, XBEGIN */
         return true;
     if (a == 0xc4 || a == 0xc5) { /* opmask instructions, part of AVX-512; CLWB ignores VEX */
         uint8_t op = code[i + (a == 0xc4 ? 3 : 2)];
+        if (avx512)
+            return op == 0xae;
         return op == 0xae || (op >= 0x41 && op <= 0x4b) || (op >= 0x90 && op <= 0x99) ||
                (op >= 0x30 && op <= 0x33);
     }
@@ -568,12 +609,12 @@ bool insn_case_single(struct insn_case *c, const struct insn_case_env *env, enum
     c->offset = 0x100 + rng_below(&r, 64);
     c->len = len;
     memcpy(c->code, code, len);
-    fill_registers(&r, c);
+    fill_registers(&r, env, c);
     rng_fill_memory(&r, c->mem);
     c->in.rip = is_code_base(mode) + c->offset;
     enum insn_status s = insn_decode(&in, c->code, len, decode_mode(mode), &env->features);
     if (s != INSN_OK) /* the bytes after the code are INT3 */
-        return s == INSN_UD && !unknown_to_guest(code, len, mode);
+        return s == INSN_UD && !unknown_to_guest(env, code, len, mode);
     c->len = in.len;
     if (!prepare(&r, env, c, &in, 0))
         return false;
@@ -603,9 +644,22 @@ static bool undefined_overflow(const struct insn *in)
     return (in->op == OP_RCL || in->op == OP_RCR) && (in->opnd[1].kind != OPND_IMM || in->imm != 1);
 }
 
+/* Seen on Zen 4: an EVEX instruction with X set, which general registers ignore, reads RSP as it was
+ * before the PUSH or POP that came before. */
+static bool misreads_rsp(const struct insn *in)
+{
+    for (unsigned i = 0; i < in->nopnd && (in->flags & INSN_EVEX); i++) {
+        if (in->opnd[i].kind == OPND_GPR && in->opnd[i].reg == 4)
+            return true;
+    }
+    return false;
+}
+
 static bool fits_block(const struct insn *in)
 {
     const struct insn_info *info = &insn_info[in->row];
+    if (misreads_rsp(in))
+        return false;
     if (info->branch != BR_NONE || (info->attr & (IA_STRING | IA_PRIV | IA_VSIB)) || host_only(in))
         return false;
     if (writes_stack_pointer(in) || undefined_overflow(in) || flushes_line(in))
@@ -654,7 +708,7 @@ bool insn_case_block(struct insn_case *c, const struct insn_case_env *env, enum 
     c->seed = seed;
     c->offset = 0x100 + rng_below(&r, 64);
     c->len = 0;
-    fill_registers(&r, c);
+    fill_registers(&r, env, c);
     rng_fill_memory(&r, c->mem);
     c->in.rip = is_code_base(mode) + c->offset;
     for (unsigned tries = 0; tries < 200 && count > 0; tries++) {

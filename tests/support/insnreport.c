@@ -156,7 +156,8 @@ bool insn_outcome_equal(const struct insn_case *c, const struct insn_case_env *e
     return fault_equal(a, b, lee) &&
            ((lee & LEEWAY_GPR) || memcmp(x->gpr, y->gpr, gpr_count(c) * sizeof x->gpr[0]) == 0) &&
            x->rip == y->rip && ((x->rflags ^ y->rflags) & flags_compared(c, env)) == 0 &&
-           ((lee & LEEWAY_FPU) || (memcmp(x->ymm, y->ymm, gpr_count(c) * sizeof x->ymm[0]) == 0 &&
+           ((lee & LEEWAY_FPU) || (memcmp(x->zmm, y->zmm, sizeof x->zmm) == 0 &&
+                                   memcmp(x->k, y->k, sizeof x->k) == 0 &&
                                    fx_equal(c, env, x->fx, y->fx)));
 }
 
@@ -341,11 +342,17 @@ void insn_case_report(FILE *f, const struct insn_case *c, const struct insn_case
         line64(f, "rip", c->in.rip, a->state.rip, b->state.rip);
     if ((a->state.rflags ^ b->state.rflags) & FLAGS_COMPARED)
         line64(f, "rflags", c->in.rflags, a->state.rflags, b->state.rflags);
-    for (unsigned i = 0; i < gpr_count(c); i++) {
+    for (unsigned i = 0; i < 32; i++) {
         char what[8];
-        snprintf(what, sizeof what, "ymm%u", i);
-        if (memcmp(a->state.ymm[i], b->state.ymm[i], 32) != 0)
-            line_bytes(f, what, c->in.ymm[i], a->state.ymm[i], b->state.ymm[i], 32);
+        snprintf(what, sizeof what, "zmm%u", i);
+        if (memcmp(a->state.zmm[i], b->state.zmm[i], 64) != 0)
+            line_bytes(f, what, c->in.zmm[i], a->state.zmm[i], b->state.zmm[i], 64);
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        char what[8];
+        snprintf(what, sizeof what, "k%u", i);
+        if (a->state.k[i] != b->state.k[i])
+            line64(f, what, c->in.k[i], a->state.k[i], b->state.k[i]);
     }
     put_fx(f, c, a->state.fx, b->state.fx);
     put_memory(f, c, mem_a, mem_b);

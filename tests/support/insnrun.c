@@ -176,8 +176,11 @@ unsigned long insnrun_rows(struct insnrun *r, unsigned per_row)
     unsigned long before = r->mismatches;
     hostrun_restore_handlers();
     unsigned long count = scaled(per_row);
+    const char *only = getenv("INSN_ROWS");
     for (unsigned row = 0; row < insn_info_count; row++) {
         unsigned long bad = 0;
+        if (only != NULL && strstr(insn_info[row].encoding, only) == NULL)
+            continue;
         for (unsigned long i = 0; i < IS_MODES * count && bad < 3; i++) {
             enum is_mode mode = (enum is_mode)(i % IS_MODES);
             uint8_t code[INSN_MAX_LEN];
@@ -226,6 +229,11 @@ static void random_bytes(struct insnrun *r, uint8_t code[INSN_MAX_LEN])
         code[n] = v >> 20 & 1 ? 0xc4 : 0xc5;
         if (code[n] == 0xc4)
             code[n + 1] = (code[n + 1] & 0xe0) | (1 + next(r) % 3);
+        break;
+    case 5:
+        code[n] = 0x62;
+        code[n + 1] = (code[n + 1] & 0xf0) | (1 + next(r) % 3);
+        code[n + 2] |= 4;
         break;
     default:
         break;

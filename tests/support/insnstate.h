@@ -38,7 +38,8 @@ struct insn_state {
     uint64_t gpr[16];
     uint64_t rip;
     uint64_t rflags;
-    _Alignas(32) uint8_t ymm[16][32];
+    _Alignas(64) uint8_t zmm[32][64]; /* what the host does not have is 0 */
+    uint64_t k[8];
     uint8_t fx[160]; /* x87 and MXCSR as FXSAVE64 lays them out */
 };
 
