@@ -330,8 +330,9 @@ static void leaf_basic(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, u
         }
         break;
     case 7:
+        add_features(cpu, 7, subleaf, out);
         if (subleaf == 0) {
-            add_features(cpu, 7, 0, out);
+            out[0] = cpu_has(&cpu->features, CPU_FEATURE_AVX512BF16); /* last subleaf */
             out[2] |= cpu->cr4 & CR4_PKE ? 1u << 4 : 0; /* OSPKE */
         }
         break;

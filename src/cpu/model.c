@@ -13,9 +13,6 @@
 
 #include "base/bits.h"
 
-/* EVEX instructions are decoded, but not executed yet. */
-enum { HAVE_AVX512 = 1 };
-
 #define F(id) CPU_FEATURE_##id
 #define HYGON_ECX 0x656e6975u /* CPUID 0 ECX: AMD's processors under another name */
 
@@ -215,7 +212,7 @@ void cpu_model_host_features(struct cpu_features *out)
     set_list(out, in_c, sizeof in_c);
     host_list(out, on_host, sizeof on_host);
     uint64_t xcr0 = host_xcr0();
-    if (HAVE_AVX512 && (xcr0 & 0xe6) == 0xe6) {
+    if ((xcr0 & 0xe6) == 0xe6 && host_cpuid(&rows[F(AVX512BW)])) { /* opmasks move as 64 bits */
         host_list(out, on_host_avx512, sizeof on_host_avx512);
     }
     if ((xcr0 & 6) != 6) {

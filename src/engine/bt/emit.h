@@ -75,8 +75,8 @@ static inline void emit_bytes(struct emit *e, const uint8_t *b, unsigned n)
     e->p += n;
 }
 
-/* ModRM (and SIB, displacement) for reg, [m]. */
-static inline void emit_modrm_mem(struct emit *e, unsigned reg, struct host_mem m)
+/* ModRM (and SIB, displacement) for reg, [m]; mod 0, 1, 2: no, 8-bit, 32-bit displacement. */
+static inline void emit_modrm_mod(struct emit *e, unsigned reg, struct host_mem m, unsigned mod)
 {
     reg = (reg & 7) << 3;
     if (m.base == H_NONE) {
@@ -90,7 +90,6 @@ static inline void emit_modrm_mem(struct emit *e, unsigned reg, struct host_mem 
         emit4(e, (uint32_t)m.disp);
         return;
     }
-    unsigned mod = m.disp == 0 && (m.base & 7) != 5 ? 0 : m.disp == (int8_t)m.disp ? 1 : 2;
     if (m.index != H_NONE || (m.base & 7) == 4) {
         unsigned index = m.index == H_NONE ? 4 : m.index & 7u;
         emit1(e, (uint8_t)(mod << 6 | reg | 4));
@@ -102,6 +101,12 @@ static inline void emit_modrm_mem(struct emit *e, unsigned reg, struct host_mem 
         emit1(e, (uint8_t)m.disp);
     else if (mod == 2)
         emit4(e, (uint32_t)m.disp);
+}
+
+static inline void emit_modrm_mem(struct emit *e, unsigned reg, struct host_mem m)
+{
+    unsigned mod = m.disp == 0 && (m.base & 7) != 5 ? 0 : m.disp == (int8_t)m.disp ? 1 : 2;
+    emit_modrm_mod(e, reg, m, mod);
 }
 
 static inline void emit_rex(struct emit *e, bool w, unsigned reg, unsigned index, unsigned base)

@@ -92,8 +92,8 @@ static uint8_t operand_of(const struct insn *in)
     for (unsigned k = 0; k < in->nopnd; k++) {
         const struct opnd *o = &in->opnd[k];
         if (o->kind == OPND_MEM && m->base < 16 && m->index == INSN_NO_REG && m->seg < SEG_FS &&
-            in->adsize == 8 && o->access != 0 && o->size != 0 && o->size <= 32 &&
-            !(insn_info[in->row].attr & (IA_ALIGN | IA_STRING)))
+            in->adsize == 8 && o->access != 0 && o->size != 0 && o->size <= 64 &&
+            !bt_masked(in) && !(insn_info[in->row].attr & (IA_ALIGN | IA_STRING)))
             return (uint8_t)k;
     }
     return NO_OPERAND;

@@ -213,6 +213,17 @@ bool bt_mem_check(struct translation *t, const struct ea *ea, unsigned size, enu
     return true;
 }
 
+void bt_mem_check_masked(struct translation *t, const struct ea *ea, unsigned size,
+                         enum mmu_access access, bool aligned, uint32_t site)
+{
+    struct emit *e = &t->e;
+    t->in_t0 = NULL;
+    bt_flags_release(t);
+    uint8_t *miss = bt_tlb_compare(t, ea, size, access, aligned);
+    bt_cold_new(t, COLD_HELPER, miss)->site = site;
+    emit_rm(e, 0x8b, true, T0, (struct host_mem){ T0, H_NONE, 0, ADDEND });
+}
+
 struct host_mem bt_mem_operand(struct translation *t, const struct ea *ea, bool t1_free)
 {
     struct emit *e = &t->e;

@@ -1,36 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Instructions emitted as themselves: same operation, same flags, with registers renumbered and the
- * memory operand redirected. One emitter serves all ModRM encodings, legacy and VEX, general and
- * vector; what an operand is comes from the instruction table.
+ * memory operand redirected. What an operand is comes from the instruction table; the bytes are made
+ * in encode.c.
  */
-#include "engine/bt/translate.h"
-
-/* Where the operands of one instruction end up. */
-struct plan {
-    const struct insn_row *row;
-    bool mode64;
-    bool is4;          /* the last immediate byte names a register */
-    unsigned reg_host; /* ModRM.reg; opcode extension when not an operand */
-    unsigned rm_host;  /* register form */
-    unsigned vvvv_host;
-    unsigned z_host; /* register in the opcode, H_NONE when not used */
-    unsigned imm_bytes;
-    bool rex_needed; /* SPL.. style byte register */
-    bool high_byte;  /* AH.. : no REX allowed */
-    int mem_opnd;    /* index, -1 none */
-    struct {
-        uint8_t host;
-        uint8_t guest;
-    } store[2]; /* temporaries to write back */
-    unsigned stores;
-    struct {
-        uint8_t host;
-        uint8_t guest;
-    } load[2];
-    unsigned loads;
-    uint8_t temps; /* scratch registers in use: bit 0 T0, bit 1 T1 */
-};
+#include "engine/bt/encode.h"
 
 static bool general_op(const struct insn *in)
 {
@@ -111,10 +85,13 @@ bool bt_native_vector(const struct translation *t, const struct insn *in)
     if (in->op == OP_VLDMXCSR ||
         in->op == OP_VSTMXCSR) /* checks the value; ends in MXCSR's own place */
         return false;
-    if (!(a & IA_HOST) || (a & (IA_X87 | IA_MMX | IA_VSIB | IA_AVX512)) || (in->flags & INSN_EVEX))
+    if (!(a & IA_HOST) || (a & (IA_X87 | IA_MMX | IA_VSIB)))
         return false;
     if ((a & IA_FP_EXC) && (t->mode & BT_MODE_FPEXC))
         return false;
+    if (a & IA_AVX512) /* what is expanded or compressed has a length of its own in memory */
+        return t->bt->host_avx512 && (t->mode & BT_MODE_AVX) && (t->mode & BT_MODE_AVX512) &&
+               !in->evex_packed;
     if (a & IA_AVX)
         return (t->mode & BT_MODE_AVX) != 0;
     return (a & IA_SSE) && (t->mode & BT_MODE_SSE);
@@ -122,7 +99,7 @@ bool bt_native_vector(const struct translation *t, const struct insn *in)
 
 /* A host register for a guest one: pinned, or a scratch register with a load and a store planned.
  * */
-static bool place(struct plan *p, const struct opnd *o, bool must_load, unsigned *host)
+static bool place(struct bt_plan *p, const struct opnd *o, bool must_load, unsigned *host)
 {
     unsigned guest = o->reg;
     if (o->size == 1 && guest >= 16) {
@@ -169,9 +146,9 @@ static bool place(struct plan *p, const struct opnd *o, bool must_load, unsigned
     return true;
 }
 
-static bool make_plan(struct translation *t, const struct insn *in, struct plan *p)
+static bool make_plan(struct translation *t, const struct insn *in, struct bt_plan *p)
 {
-    *p = (struct plan){
+    *p = (struct bt_plan){
         .row = &insn_row[in->row], .mode64 = t->mode64, .z_host = H_NONE, .mem_opnd = -1
     };
     p->reg_host = in->modrm >> 3 & 7;
@@ -194,6 +171,7 @@ static bool make_plan(struct translation *t, const struct insn *in, struct plan 
         case OH_R:
         case OH_W:
         case OH_U:
+        case OH_KE:
             if (o->kind == OPND_MEM)
                 continue;
             host = &p->rm_host;
@@ -202,10 +180,12 @@ static bool make_plan(struct translation *t, const struct insn *in, struct plan 
             continue;
         case OH_G:
         case OH_V:
+        case OH_K:
             host = &p->reg_host;
             break;
         case OH_B:
         case OH_H:
+        case OH_KH:
             host = &p->vvvv_host;
             break;
         case OH_Z:
@@ -231,7 +211,7 @@ static bool make_plan(struct translation *t, const struct insn *in, struct plan 
         default:
             return false;
         }
-        if (o->kind == OPND_VEC)
+        if (o->kind == OPND_VEC || o->kind == OPND_K)
             *host = o->reg;
         else if (!gpr || !place(p, o, load, host))
             return false;
@@ -239,113 +219,13 @@ static bool make_plan(struct translation *t, const struct insn *in, struct plan 
     return true;
 }
 
-static uint8_t mandatory_prefix(const struct insn *in, const struct insn_row *row, bool mode64)
-{
-    if (!(row->flags & RD_PFX))
-        return 0;
-    uint8_t last = 0;
-    for (unsigned i = 0; i < in->len; i++) { /* the last of F2 and F3 counts */
-        uint8_t b = in->bytes[i];
-        if (b == 0xf2 || b == 0xf3)
-            last = b;
-        else if (mode64 && (b & 0xf0) == 0x40) /* a REX that prefixes follow is ignored */
-            continue;
-        else if (b != 0x66 && b != 0x67 && b != 0x2e && b != 0x36 && b != 0x3e && b != 0x26 &&
-                 b != 0x64 && b != 0x65 && b != 0xf0)
-            break;
-    }
-    return last;
-}
-
-/* VEX prefix of the original: its last byte has pp and L. */
-static uint8_t vex_last(const struct insn *in)
-{
-    unsigned op = in->flags & INSN_HAS_MODRM ? in->modrm_off - 1u : in->len - 1u;
-    return in->bytes[op - 1];
-}
-
-/* VEX.W outside 64-bit mode is ignored where it would make a general operand 64 bits. */
-static bool vex_w(const struct insn *in, const struct plan *p)
-{
-    if (!p->mode64 && (in->op == OP_VPCMPESTRI || in->op == OP_VPCMPESTRM))
-        return false; /* EAX and EDX are implied */
-    for (unsigned k = 0; k < in->nopnd && !p->mode64; k++) {
-        unsigned how = p->row->opnd[k].how;
-        if (how == OH_E || how == OH_G || how == OH_R || how == OH_B)
-            return false;
-    }
-    return (in->flags & INSN_W) != 0;
-}
-
-static void emit_vex(struct emit *e, const struct insn *in, const struct plan *p, unsigned x,
-                     unsigned b)
-{
-    uint8_t last = vex_last(in) & 0x07; /* L pp */
-    emit1(e, 0xc4);
-    emit1(e, (uint8_t)((p->reg_host & 8 ? 0 : 0x80) | (x & 8 ? 0 : 0x40) | (b & 8 ? 0 : 0x20) |
-                       in->map));
-    emit1(e, (uint8_t)((vex_w(in, p) ? 0x80 : 0) | (~p->vvvv_host & 15) << 3 | last));
-}
-
-static void emit_legacy(struct emit *e, const struct insn *in, const struct plan *p, unsigned x,
-                        unsigned b)
-{
-    uint8_t pfx = mandatory_prefix(in, p->row, p->mode64);
-    if ((in->flags & INSN_LOCK) && p->mem_opnd >= 0)
-        emit1(e, 0xf0);
-    if (in->flags & INSN_OPSIZE)
-        emit1(e, 0x66);
-    if (pfx)
-        emit1(e, pfx);
-    unsigned r = in->flags & INSN_HAS_MODRM ? p->reg_host : 0;
-    uint8_t rex = (uint8_t)((in->flags & INSN_W ? 8 : 0) | (r >> 3 & 1) << 2 | (x >> 3 & 1) << 1 |
-                            (b >> 3 & 1));
-    if (rex || p->rex_needed)
-        emit1(e, 0x40 | rex);
-    if (in->map >= 1)
-        emit1(e, 0x0f);
-    if (in->map >= 2)
-        emit1(e, in->map == 2 ? 0x38 : 0x3a);
-}
-
-/* The instruction with its operands where the plan says. mem: the host operand, when it has one. */
-static void emit_insn(struct emit *e, const struct insn *in, const struct plan *p,
-                      struct host_mem mem)
-{
-    bool has_mem = p->mem_opnd >= 0;
-    unsigned x = has_mem && mem.index != H_NONE ? mem.index : 0;
-    unsigned b = has_mem                      ? mem.base
-                 : in->flags & INSN_HAS_MODRM ? p->rm_host
-                 : p->z_host != H_NONE        ? p->z_host
-                                              : 0;
-    uint8_t opcode = in->opcode;
-    if (in->flags & INSN_VEX)
-        emit_vex(e, in, p, x, b);
-    else
-        emit_legacy(e, in, p, x, b);
-    if (opcode == 0x82 && in->map == 0)
-        opcode = 0x80; /* alias that 64-bit mode lacks */
-    if (p->z_host != H_NONE)
-        opcode = (uint8_t)((opcode & ~7) | (p->z_host & 7));
-    emit1(e, opcode);
-    if (in->flags & INSN_HAS_MODRM) {
-        if (has_mem)
-            emit_modrm_mem(e, p->reg_host, mem);
-        else
-            emit1(e, (uint8_t)(0xc0 | (p->reg_host & 7) << 3 | (p->rm_host & 7)));
-    }
-    emit_bytes(e, in->bytes + in->len - p->imm_bytes, p->imm_bytes);
-    if (p->is4 && !p->mode64)
-        e->p[-1] &= 0x7f; /* there are eight registers: bit 7 is ignored */
-}
-
-static void load_temps(struct emit *e, const struct plan *p)
+static void load_temps(struct emit *e, const struct bt_plan *p)
 {
     for (unsigned i = 0; i < p->loads; i++)
         emit_rg(e, 0x8b, true, p->load[i].host, gpr_off(p->load[i].guest));
 }
 
-static void store_temps(struct emit *e, const struct plan *p)
+static void store_temps(struct emit *e, const struct bt_plan *p)
 {
     for (unsigned i = 0; i < p->stores; i++)
         emit_rg(e, 0x89, true, p->store[i].host, gpr_off(p->store[i].guest));
@@ -408,24 +288,27 @@ static void require_fp(struct translation *t)
     t->fp_known = true;
 }
 
-static bool emit_with_memory(struct translation *t, const struct insn *in, struct plan *p)
+static bool emit_with_memory(struct translation *t, const struct insn *in, struct bt_plan *p)
 {
     struct emit *e = &t->e;
     const struct opnd *m = &in->opnd[p->mem_opnd];
     const struct insn_info *info = &insn_info[in->row];
     struct ea ea;
-    if (p->high_byte || m->size == 0 || m->size > 32 || !bt_ea_of(t, in, &ea))
+    if (p->high_byte || m->size == 0 || m->size > 64 || !bt_ea_of(t, in, &ea))
         return false;
     bool t1_busy = (p->temps & 2) != 0;
     bool aligned = (info->attr & IA_ALIGN) != 0;
+    enum mmu_access access = m->access & OPND_W ? MMU_WRITE : MMU_READ;
     uint32_t site = bt_site_new(t);
-    if (!bt_mem_check(t, &ea, m->size, m->access & OPND_W ? MMU_WRITE : MMU_READ, aligned, site))
+    if (bt_masked(in))
+        bt_mem_check_masked(t, &ea, m->size, access, aligned, site);
+    else if (!bt_mem_check(t, &ea, m->size, access, aligned, site))
         return false;
     struct host_mem mem = bt_mem_operand(t, &ea, t1_busy);
     t->keeps_t0 = true;
     load_temps(e, p);
     flags_before(t, in);
-    emit_insn(e, in, p, mem);
+    bt_encode(e, in, p, mem);
     store_temps(e, p);
     bt_site_end(t, site);
     flags_after(t, in);
@@ -434,7 +317,7 @@ static bool emit_with_memory(struct translation *t, const struct insn *in, struc
 
 static bool emit_planned(struct translation *t, const struct insn *in)
 {
-    struct plan p;
+    struct bt_plan p;
     if (!make_plan(t, in, &p))
         return false;
     if (insn_info[in->row].attr & IA_HOST)
@@ -447,7 +330,7 @@ static bool emit_planned(struct translation *t, const struct insn *in)
     t->keeps_t0 = !(p.temps & 1);
     load_temps(&t->e, &p);
     flags_before(t, in);
-    emit_insn(&t->e, in, &p, (struct host_mem){ 0 });
+    bt_encode(&t->e, in, &p, (struct host_mem){ 0 });
     store_temps(&t->e, &p);
     flags_after(t, in);
     return true;

@@ -109,7 +109,15 @@ void bt_ea_emit(struct translation *t, const struct ea *ea, unsigned dst);
 /* Check the TLB: afterwards T0 is the addend. false: this access is better done by the helper. */
 bool bt_mem_check(struct translation *t, const struct ea *ea, unsigned size, enum mmu_access access,
                   bool aligned, uint32_t site);
-/* Host operand after bt_mem_check; t1_free: T1 must stay free for data. */
+/* The same for an operand of which an opmask selects elements: what is not in plain memory as a whole
+ * goes to the helper, which looks at those elements only. */
+void bt_mem_check_masked(struct translation *t, const struct ea *ea, unsigned size,
+                         enum mmu_access access, bool aligned, uint32_t site);
+static inline bool bt_masked(const struct insn *in)
+{
+    return in->evex_elem != 0 && in->evex_aaa != 0;
+}
+/* Host operand after a check; t1_free: T1 must stay free for data. */
 struct host_mem bt_mem_operand(struct translation *t, const struct ea *ea, bool t1_free);
 
 /* T0 becomes the page's entry, T1 is compared with its tag. Emits the jump that is taken when it is
