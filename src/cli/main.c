@@ -38,7 +38,7 @@ void run_help(void)
         "  -e, --engine auto|bt|kvm|interp  how the processors run (auto)\n"
         "  -m, --memory SIZE                512M; K M G T, a plain number counts MiB\n"
         "  -c, --cpus N                     1\n"
-        "      --cpu MODEL[,+feat,-feat]    x86-64-v1, -v2, -v3 or host\n"
+        "      --cpu MODEL[,+feat,-feat]    x86-64-v1 to x86-64-v4, or host\n"
         "  -k, --kernel FILE                boot it without firmware\n"
         "  -i, --initrd FILE                multiboot: modules, \"FILE ARGS,FILE ARGS\"\n"
         "  -a, --append TEXT                kernel command line\n"

@@ -262,6 +262,8 @@ static void write_operand(struct cpu *cpu, const struct insn *in, uint64_t off, 
         cpu_write(cpu, seg, off, 8, v);
         cpu_write(cpu, seg, hostexec_wrap(in, off + 8), 2, e);
     } else {
+        for (unsigned at = 0; size == 64 && cpu_is_amd(cpu) && at < size; at += 32)
+            cpu_probe_write(cpu, seg, hostexec_wrap(in, off + at), 32); /* done in halves */
         cpu_write_bytes(cpu, seg, off, buf, size);
     }
 }
