@@ -3,7 +3,8 @@
  * Generates thunks (see hostexec.h). Register convention inside a thunk, all of them caller-saved
  * in the C calling convention: rdi struct cpu, rsi memory operand, r8 struct hostexec_io; rax and
  * rcx stand for the general registers that ModRM.reg and ModRM.rm name; rdx is PCMPESTRx's.
- * Vector registers keep their numbers. VEX and EVEX code ends with VZEROUPPER, so that C code pays nothing.
+ * Vector registers keep their numbers. VEX and EVEX code ends with VZEROUPPER, so that C code pays
+ * nothing.
  *
  * The instruction is encoded anew from its operands, not patched: what is ignored in the guest's
  * mode (VEX.B outside 64-bit mode, segment and surplus prefixes) does not come along.

@@ -644,8 +644,8 @@ static bool undefined_overflow(const struct insn *in)
     return (in->op == OP_RCL || in->op == OP_RCR) && (in->opnd[1].kind != OPND_IMM || in->imm != 1);
 }
 
-/* Seen on Zen 4: an EVEX instruction with X set, which general registers ignore, reads RSP as it was
- * before the PUSH or POP that came before. */
+/* Seen on Zen 4: an EVEX instruction with X set, which general registers ignore, reads RSP as it
+ * was before the PUSH or POP that came before. */
 static bool misreads_rsp(const struct insn *in)
 {
     for (unsigned i = 0; i < in->nopnd && (in->flags & INSN_EVEX); i++) {

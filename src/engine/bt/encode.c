@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The bytes of an instruction that is emitted as itself, its operands where a plan says. One emitter
- * serves all ModRM encodings: legacy, VEX and EVEX, general and vector (SDM 2 chapter 2).
+ * The bytes of an instruction that is emitted as itself, its operands where a plan says. One
+ * emitter serves all ModRM encodings: legacy, VEX and EVEX, general and vector (SDM 2 chapter 2).
  */
 #include "engine/bt/encode.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Instructions emitted as themselves: same operation, same flags, with registers renumbered and the
- * memory operand redirected. What an operand is comes from the instruction table; the bytes are made
- * in encode.c.
+ * memory operand redirected. What an operand is comes from the instruction table; the bytes are
+ * made in encode.c.
  */
 #include "engine/bt/encode.h"
 

@@ -109,8 +109,8 @@ void bt_ea_emit(struct translation *t, const struct ea *ea, unsigned dst);
 /* Check the TLB: afterwards T0 is the addend. false: this access is better done by the helper. */
 bool bt_mem_check(struct translation *t, const struct ea *ea, unsigned size, enum mmu_access access,
                   bool aligned, uint32_t site);
-/* The same for an operand of which an opmask selects elements: what is not in plain memory as a whole
- * goes to the helper, which looks at those elements only. */
+/* The same for an operand of which an opmask selects elements: what is not in plain memory as a
+ * whole goes to the helper, which looks at those elements only. */
 void bt_mem_check_masked(struct translation *t, const struct ea *ea, unsigned size,
                          enum mmu_access access, bool aligned, uint32_t site);
 static inline bool bt_masked(const struct insn *in)
