@@ -36,7 +36,7 @@ static inline void twinguests_make(const char *command) { assert_true(twinguests
 /* Of Debian's; false: not to be had. */
 static inline bool twinguests_fetch(const char *names)
 {
-    char command[128];
+    char command[256];
     snprintf(command, sizeof command, "$TOP/tools/fetch-guests %s >/dev/null 2>&1", names);
     return twinguests_do(command);
 }
