@@ -4,6 +4,9 @@
  * instructions with conditional jumps over some of them, run several times so that blocks link,
  * ended by HLT or by a fault. Registers, memory, vector and x87 state must be equal.
  *
+ * Once more in virtual time, where the counter of time is the number of instructions: both are
+ * stopped every few of them, and every flag and the count must be equal, too.
+ *
  * RANDOM_SEED: another sequence; RANDOM_COUNT: programs per mode.
  */
 // LAYERS: engine/bt engine/interp engine cpu mem state base
@@ -12,7 +15,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/time.h>
 
 #include "base/bits.h"
 #include "support/vm.h"
@@ -21,6 +24,7 @@
 #define DATA_SIZE 0x10000u
 #define CODE_MAX 512u
 #define V86 86u
+#define COUNTED_MAX 300u /* instructions of a program in virtual time */
 
 struct pair {
     struct vm *vm[2]; /* bt, interp */
@@ -28,6 +32,7 @@ struct pair {
     uint8_t code[CODE_MAX];
     unsigned len;
     unsigned bits;
+    bool counted; /* in virtual time */
     uint64_t undefined; /* flags that some instruction leaves undefined */
 };
 
@@ -43,16 +48,17 @@ static enum insn_mode decode_mode(unsigned bits)
 }
 
 /* Time, chance, devices; control flow is the program's own; repeated strings take too long. */
-static bool unwanted(const struct insn *in)
+static bool unwanted(const struct pair *p, const struct insn *in)
 {
     const struct insn_info *info = &insn_info[in->row];
     switch (in->op) {
+    case OP_RDTSC:
+    case OP_RDTSCP:
+        return !p->counted;
     case OP_IN:
     case OP_OUT:
     case OP_INS:
     case OP_OUTS:
-    case OP_RDTSC:
-    case OP_RDTSCP:
     case OP_CPUID:
     case OP_RDRAND:
     case OP_RDSEED:
@@ -83,7 +89,7 @@ static unsigned random_insn(struct pair *p, uint8_t out[INSN_MAX_LEN])
         unsigned row = (unsigned)(test_random(&p->rng) >> 32) % insn_info_count;
         size_t n = insn_sample(row, mode, &p->rng, out);
         if (n == 0 || insn_decode(&in, out, n, mode, &p->vm[0]->model.features) != INSN_OK ||
-            in.len != n || unwanted(&in))
+            in.len != n || unwanted(p, &in))
             continue;
         p->undefined |= insn_info[in.row].flags_undefined;
         return (unsigned)n;
@@ -208,6 +214,8 @@ static void report(const struct pair *p, const char *what)
             print_error("  r%u bt %llx interp %llx\n", i, (unsigned long long)a->gpr[i],
                         (unsigned long long)b->gpr[i]);
     }
+    print_error("  instructions %llu %llu\n", (unsigned long long)a->icount,
+                (unsigned long long)b->icount);
     print_error("  rip %llx %llx rflags %llx %llx vector %u %u error %x %x cr2 %llx %llx\n",
                 (unsigned long long)a->rip, (unsigned long long)b->rip,
                 (unsigned long long)a->rflags, (unsigned long long)b->rflags, a->exc.vector,
@@ -219,12 +227,14 @@ static const char *compare(const struct pair *p, enum engine_exit x, enum engine
 {
     const struct cpu *a = p->vm[0]->cpu[0];
     const struct cpu *b = p->vm[1]->cpu[0];
-    uint64_t flags = ~p->undefined;
+    uint64_t flags = p->counted ? ~0ull : ~p->undefined;
     /* Flags that nobody would have read may differ where a fault ended it. */
-    if (x == ENGINE_EXIT_SHUTDOWN || vm_vector(p->vm[0], 0) >= 0 || p->bits == 16)
+    if (!p->counted && (x == ENGINE_EXIT_SHUTDOWN || vm_vector(p->vm[0], 0) >= 0 || p->bits == 16))
         flags &= ~(uint64_t)FLAGS_ARITH;
     if (x != y)
         return "exit";
+    if (p->counted && a->icount != b->icount)
+        return "count";
     if (memcmp(a->gpr, b->gpr, sizeof a->gpr) != 0)
         return "registers";
     if (a->rip != b->rip || a->exc.vector != b->exc.vector || a->exc.error != b->exc.error ||
@@ -251,8 +261,11 @@ static void fill_data(struct pair *p)
     }
 }
 
-/* A program that wrote itself into an endless loop is given up. */
+/* A program that wrote itself into an endless loop is given up. The time is the process' own, as
+ * others may be busy. The handler has a stack of its own: translated code has RSP elsewhere. */
+#define PATIENCE_S 2
 static struct pair *running;
+static uint8_t signal_stack[65536];
 
 static void on_alarm(int sig)
 {
@@ -260,6 +273,44 @@ static void on_alarm(int sig)
     for (unsigned i = 0; running != NULL && i < 2; i++) {
         cpu_raise_event(running->vm[i]->cpu[0], CPU_EV_KICK);
     }
+}
+
+static void set_alarm(unsigned seconds)
+{
+    setitimer(ITIMER_VIRTUAL, &(struct itimerval){ .it_value.tv_sec = seconds }, NULL);
+}
+
+static void watch(struct pair *p)
+{
+    const stack_t stack = { .ss_sp = signal_stack, .ss_size = sizeof signal_stack };
+    const struct sigaction action = { .sa_handler = on_alarm, .sa_flags = SA_ONSTACK };
+    running = p;
+    sigaltstack(&stack, NULL);
+    sigaction(SIGVTALRM, &action, NULL);
+}
+
+/* The two were stopped at different points. */
+static void make_equal(struct pair *p)
+{
+    vm_poke(p->vm[1], 0, p->vm[0]->ram, VM_RAM);
+    fill_data(p);
+}
+
+/* To its end, or as far as it is worth it. What differs, or NULL. */
+static const char *run_counted(struct pair *p, enum engine_exit x[2])
+{
+    const char *what = NULL;
+    uint64_t stop = 0;
+    while (what == NULL && x[0] == ENGINE_EXIT_LIMIT && stop < COUNTED_MAX &&
+           p->vm[0]->cpu[0]->activity == CPU_ACTIVE) { /* vm_run would go on after HLT */
+        stop += 1 + (test_random(&p->rng) >> 40) % 24;
+        for (unsigned i = 0; i < 2; i++) {
+            p->vm[i]->cpu[0]->icount_limit = stop;
+            x[i] = vm_run(p->vm[i], 0);
+        }
+        what = compare(p, x[0], x[1]);
+    }
+    return what;
 }
 
 /* Returns false when there is a difference. */
@@ -272,17 +323,22 @@ static bool run_program(struct pair *p)
     for (unsigned run = 0; run < 4; run++) {
         enum engine_exit x[2];
         uint64_t seed = test_random(&p->rng);
+        const char *what = NULL;
         for (unsigned i = 0; i < 2; i++) {
             load_state(p, i, seed);
-            alarm(2);
-            x[i] = vm_run(p->vm[i], 0);
+            p->vm[i]->cpu[0]->icount = 0;
+            set_alarm(PATIENCE_S);
+            x[i] = p->counted ? ENGINE_EXIT_LIMIT : vm_run(p->vm[i], 0);
         }
-        alarm(0);
+        if (p->counted)
+            what = run_counted(p, x);
+        set_alarm(0);
         if (x[0] == ENGINE_EXIT_KICK || x[1] == ENGINE_EXIT_KICK) {
-            fill_data(p); /* they were stopped at different points */
+            make_equal(p);
             return true;
         }
-        const char *what = compare(p, x[0], x[1]);
+        if (!p->counted)
+            what = compare(p, x[0], x[1]);
         if (what != NULL) {
             report(p, what);
             return false;
@@ -291,16 +347,24 @@ static bool run_program(struct pair *p)
     return true;
 }
 
-static void programs(unsigned bits)
+static uint64_t count_as_time(void *ctx)
 {
-    struct pair p = { .bits = bits };
+    const struct vm *vm = ctx;
+    return vm->cpu[0]->icount;
+}
+
+static void programs(unsigned bits, bool counted)
+{
+    struct pair p = { .bits = bits, .counted = counted };
     unsigned long bad = 0;
     uint64_t count = number("RANDOM_COUNT", 1000);
     p.rng = number("RANDOM_SEED", 1) * 0x9e3779b97f4a7c15ull + bits;
-    p.vm[0] = vm_new(1, &bt_engine);
-    p.vm[1] = vm_new(1, &interp_engine);
-    running = &p;
-    signal(SIGALRM, on_alarm);
+    for (unsigned i = 0; i < 2; i++) {
+        p.vm[i] = vm_new_config(1, i == 0 ? &bt_engine : &interp_engine,
+                                &(struct engine_config){ .virtual_time = counted });
+        p.vm[i]->world.tsc = count_as_time;
+    }
+    watch(&p);
     for (uint64_t n = 0; n < count && bad < 5; n++) {
         if (n % 64 == 0)
             fill_data(&p);
@@ -315,25 +379,29 @@ static void programs(unsigned bits)
 static void real_mode(void **state)
 {
     (void)state;
-    programs(16);
+    programs(16, false);
+    programs(16, true);
 }
 
 static void virtual_8086(void **state)
 {
     (void)state;
-    programs(V86);
+    programs(V86, false);
+    programs(V86, true);
 }
 
 static void flat_32(void **state)
 {
     (void)state;
-    programs(32);
+    programs(32, false);
+    programs(32, true);
 }
 
 static void long_mode(void **state)
 {
     (void)state;
-    programs(64);
+    programs(64, false);
+    programs(64, true);
 }
 
 int main(void)
