@@ -73,7 +73,7 @@ struct vcpu {
     _Atomic bool stands;       /* while a debugger lets others run; changes while all stand */
     bool wants_smm;            /* the two guarded by run_lock: an SMI waits until it may enter; */
     bool smm_running;          /* it is counted in machine.smm_running */
-    /* Virtual time: its last turn ended in HLT; events (but a kick) and wakes were then: */
+    /* Virtual time: its last turn ended in HLT; what it may wake up for, and wakes, were: */
     bool idle;
     uint32_t idle_events, idle_wakes;
 };

@@ -128,10 +128,11 @@ int machine_vtime_load(struct machine *m, const struct vtime_turn *t, struct err
 
 /* -- HLT --------------------------------------------------------------------------------------- */
 
-/* A kick is from outside, and changes nothing. */
+/* What a processor may wake up for; the other events are engines' own, and kicks from outside. */
 static uint32_t events_of(const struct vcpu *v)
 {
-    return atomic_load(&v->cpu->events) & ~(uint32_t)CPU_EV_KICK;
+    return atomic_load(&v->cpu->events) & (CPU_EV_INTR | CPU_EV_NMI | CPU_EV_NMI_2 | CPU_EV_SMI |
+                                           CPU_EV_INIT | CPU_EV_SIPI);
 }
 
 static bool all_idle(const struct machine *m)
