@@ -50,7 +50,7 @@ void cpu_do_instruction(struct cpu *cpu, struct insn *in)
     if (s != INSN_OK)
         cpu_raise(cpu, EXC_UD);
     uint64_t next = cpu->rip + in->len;
-    cpu->rip = wide ? next : cpu->mode == INSN_MODE_32 ? (uint32_t)next : (uint16_t)next;
+    cpu->rip = wide ? next : (uint32_t)next;
     sem_table[in->op](cpu, in);
     cpu->icount -= cpu_goes_on(cpu, in);
 }

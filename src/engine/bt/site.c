@@ -71,10 +71,10 @@ static void sem_too_long(struct cpu *cpu, const struct insn *in)
     cpu_raise_error(cpu, EXC_GP, 0);
 }
 
+/* 16-bit code, too, does not wrap at its segment's end: the next fetch is #GP. */
 static uint64_t ip_mask(uint32_t mode)
 {
-    enum insn_mode width = mode & BT_MODE_WIDTH;
-    return width == INSN_MODE_64 ? ~0ull : width == INSN_MODE_32 ? 0xffffffff : 0xffff;
+    return (mode & BT_MODE_WIDTH) == INSN_MODE_64 ? ~0ull : 0xffffffff;
 }
 
 static void make_call(const struct bt_vcpu *v, const struct bt_site *s, struct bt_call *out)
