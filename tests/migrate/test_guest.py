@@ -3,8 +3,10 @@
 """Stock Debian that checks its memory and its disk moves between processes while it works."""
 import os
 import signal
+import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 import guest as g
@@ -77,7 +79,26 @@ def links(tap, v):
         else:
             t.end()
         tap.ok(v.goes_on(), f"the link is cut {name}: the guest goes on", said, v.terminal.all)
-    v.times.clear()
+
+
+def slow_link(tap, v):
+    """The guest writes memory faster than it may be sent."""
+    slow = ["--bandwidth", "24M", "--downtime", "20"]
+    t, address = v.listen()
+    p = subprocess.Popen([g.SOSIA, "migrate", v.api(), address, "--no-throttle", *slow],
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    time.sleep(2)
+    p.send_signal(signal.SIGINT)
+    said = p.communicate(timeout=60 * g.PATIENCE)[0].decode()
+    tap.ok(p.returncode == 1 and "cancelled" in said and t.wait(30) == 1 and v.goes_on(),
+           "cancelled: it goes on at the source", said, t.all)
+    t.end()
+    t, address = v.listen()
+    status, said = v.migrate(address, *slow)
+    tap.ok(status == 0, "a slow link: the guest is slowed down until it can move", said, t.all)
+    if status == 0:
+        v.moved(t, said)
+    tap.ok(v.goes_on(2), "a slow link: the guest goes on", v.terminal.all)
 
 
 def kills(tap, v):
@@ -97,6 +118,8 @@ def main():
             refusals(tap, v)
             links(tap, v)
             kills(tap, v)
+            slow_link(tap, v)
+            v.times.clear()
             if back_and_forth(tap, v):
                 left = sorted(f for f in os.listdir(work) if ".migrate-" in f)
                 tap.ok(not left, "no ticket is left", left)
