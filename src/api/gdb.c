@@ -214,27 +214,18 @@ static void *gdb_main(void *arg)
 /* [HOST:]PORT, or a path. */
 static int listen_at(struct gdb *g, const char *address, struct err *e)
 {
-    char host[64] = "127.0.0.1";
-    const char *colon = strrchr(address, ':');
-    const char *port = colon != NULL ? colon + 1 : address;
-    char *end;
+    char host[TCP_HOST_BYTES] = "127.0.0.1";
+    uint16_t port;
     if (strchr(address, '/') != NULL) {
         g->is_path = true;
         snprintf(g->where, sizeof g->where, "%s", address);
         return unix_listen(address, 0600, 1, e);
     }
-    errno = 0;
-    unsigned long n = strtoul(port, &end, 10);
-    if (*port < '0' || *port > '9' || *end != '\0' || errno != 0 || n > UINT16_MAX) {
+    if (tcp_split(address, host, &port) < 0) {
         return err_set(e, -EINVAL, "'%s' is not PORT, HOST:PORT or a path with a slash", address);
     }
-    if (colon != NULL && colon != address) {
-        bool bracketed = address[0] == '[' && colon[-1] == ']';
-        snprintf(host, sizeof host, "%.*s", (int)(colon - address) - 2 * bracketed,
-                 address + bracketed);
-    }
     struct tcp_bound bound;
-    int fd = tcp_listen(host, (uint16_t)n, 1, &bound, e);
+    int fd = tcp_listen(host, port, 1, &bound, e);
     if (fd >= 0) {
         snprintf(g->where, sizeof g->where, "%s", bound.where);
     }

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -83,6 +84,25 @@ int tcp_listen(const char *address, uint16_t port, int backlog, struct tcp_bound
     }
     describe(out, &a);
     return fd;
+}
+
+int tcp_split(const char *text, char host[TCP_HOST_BYTES], uint16_t *port)
+{
+    const char *colon = strrchr(text, ':');
+    const char *digits = colon != NULL ? colon + 1 : text;
+    char *end;
+    errno = 0;
+    unsigned long n = strtoul(digits, &end, 10);
+    if (*digits < '0' || *digits > '9' || *end != '\0' || errno != 0 || n > UINT16_MAX) {
+        return -EINVAL;
+    }
+    if (colon != NULL && colon != text) {
+        bool bracketed = text[0] == '[' && colon[-1] == ']';
+        snprintf(host, TCP_HOST_BYTES, "%.*s", (int)(colon - text) - 2 * bracketed,
+                 text + bracketed);
+    }
+    *port = (uint16_t)n;
+    return 0;
 }
 
 /* A connection that is under way, until then. */

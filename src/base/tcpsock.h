@@ -22,6 +22,9 @@ MUST_CHECK int tcp_is_loopback(const char *address, bool *loopback, struct err *
 /* A listening socket, blocking. */
 MUST_CHECK int tcp_listen(const char *address, uint16_t port, int backlog, struct tcp_bound *out,
                           struct err *e);
+/* [HOST:]PORT, the host's brackets taken off; without one, host stays as it is. -EINVAL. */
+#define TCP_HOST_BYTES 64u
+MUST_CHECK int tcp_split(const char *text, char host[TCP_HOST_BYTES], uint16_t *port);
 /* A connected socket, blocking. */
 MUST_CHECK int tcp_connect(const char *address, uint16_t port, unsigned timeout_s, struct err *e);
 

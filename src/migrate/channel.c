@@ -58,26 +58,12 @@ struct channel *channel_over(int fd)
     return c;
 }
 
-/* HOST:PORT, the host without its brackets. */
-static int split(const char *text, char host[64], uint16_t *port, struct err *e)
+/* Without a host: this one. */
+static int split(const char *text, char host[TCP_HOST_BYTES], uint16_t *port, struct err *e)
 {
-    const char *colon = strrchr(text, ':');
-    char *end = NULL;
-    unsigned long n = 0;
-    if (colon != NULL && colon[1] >= '0' && colon[1] <= '9') {
-        errno = 0;
-        n = strtoul(colon + 1, &end, 10);
-    }
-    if (end == NULL || *end != '\0' || errno != 0 || n > UINT16_MAX) {
-        return err_set(e, -EINVAL, "'tcp:%s' is not tcp:HOST:PORT", text);
-    }
-    bool bracketed = text[0] == '[' && colon[-1] == ']';
-    snprintf(host, 64, "%.*s", (int)(colon - text) - 2 * bracketed, text + bracketed);
-    if (host[0] == '\0') {
-        strcpy(host, "0.0.0.0");
-    }
-    *port = (uint16_t)n;
-    return 0;
+    return tcp_split(text, host, port) == 0
+               ? 0
+               : err_set(e, -EINVAL, "'tcp:%s' is not tcp:HOST:PORT", text);
 }
 
 static int unknown_address(const char *address, struct err *e)
@@ -87,7 +73,7 @@ static int unknown_address(const char *address, struct err *e)
 
 int channel_connect(struct channel **out, const char *address, struct err *e)
 {
-    char host[64];
+    char host[TCP_HOST_BYTES] = "127.0.0.1";
     uint16_t port;
     int fd;
     if (strncmp(address, "unix:", 5) == 0) {
@@ -107,7 +93,7 @@ int channel_connect(struct channel **out, const char *address, struct err *e)
 
 int channel_listen(const char *address, char where[CHANNEL_WHERE_BYTES], struct err *e)
 {
-    char host[64];
+    char host[TCP_HOST_BYTES] = "127.0.0.1";
     uint16_t port;
     if (strncmp(address, "unix:", 5) == 0) {
         snprintf(where, CHANNEL_WHERE_BYTES, "%s", address);
@@ -239,16 +225,16 @@ static int make_room(struct channel *c, uint32_t len, struct err *e)
     return 0;
 }
 
-/* Somebody else's words, for our terminal. */
+/* Their words, for our terminal. */
 static int quote(const struct received *m, struct err *e)
 {
-    char text[sizeof e->msg];
+    char text[sizeof e->msg - 32];
     size_t n = 0;
     for (; n < m->len && n < sizeof text - 1; n++) {
         text[n] = m->data[n] >= 0x20 && m->data[n] != 0x7f ? (char)m->data[n] : '?';
     }
     text[n] = '\0';
-    return err_set(e, -ECONNABORTED, "%s", text);
+    return err_set(e, -ECONNABORTED, "the other end says: %s", text);
 }
 
 int channel_receive(struct channel *c, struct received *out, struct err *e)

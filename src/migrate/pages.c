@@ -2,6 +2,7 @@
 #include "migrate/pages.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,7 +75,7 @@ int pages_put(struct pages_out *p, uint64_t n, const uint8_t *page, struct err *
         p->len += RUN_HEADER + (kind == RUN_WHOLE ? GMEM_PAGE_SIZE : 0);
     }
     p->count += kind == RUN_WHOLE;
-    *(kind == RUN_WHOLE ? &p->whole : &p->zero) += 1;
+    atomic_fetch_add(kind == RUN_WHOLE ? &p->whole : &p->zero, 1);
     bool full = p->count == CHANNEL_PAGES_MAX ||
                 p->len > DATA_MAX - 2 * (RUN_HEADER + GMEM_PAGE_SIZE);
     return full ? pages_flush(p, e) : 0;

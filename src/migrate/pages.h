@@ -18,7 +18,7 @@ struct pages_out {
     size_t len;
     size_t run;    /* where the last run begins in data */
     uint32_t count; /* pages with bytes in data */
-    uint64_t zero, whole; /* sent so far, of each kind */
+    _Atomic uint64_t zero, whole; /* sent so far, of each kind; others look */
 };
 
 void pages_out_init(struct pages_out *p, struct channel *c, bool compress);

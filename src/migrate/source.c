@@ -132,14 +132,12 @@ void migrate_look(struct migration *g, struct migrate_stats *out)
     }
     out->transferred = migrate_sent(g);
     for (unsigned i = 0; i < g->parameters.streams; i++) {
-        out->zero_pages += g->stream[i].pages.zero;
-        out->whole_pages += g->stream[i].pages.whole;
+        out->zero_pages += atomic_load(&g->stream[i].pages.zero);
+        out->whole_pages += atomic_load(&g->stream[i].pages.whole);
     }
     pthread_mutex_unlock(&g->lock);
     out->total = (g->ram_pages + g->rom_pages) * GMEM_PAGE_SIZE;
-    out->remaining = migrate_over(out->status) && out->status == MIGRATE_COMPLETED
-                         ? 0
-                         : atomic_load(&g->remaining) * GMEM_PAGE_SIZE;
+    out->remaining = atomic_load(&g->remaining) * GMEM_PAGE_SIZE;
 }
 
 /* -- Setting up -------------------------------------------------------------------------------- */
@@ -222,10 +220,7 @@ static int greet(struct migration *g, bool shared, struct err *e)
 
 static int set_up(struct migration *g, struct err *e)
 {
-    struct machine *m = g->machine;
     bool shared = false;
-    g->ram_pages = gmem_ram_size(m->mem) >> GMEM_PAGE_BITS;
-    g->rom_pages = gmem_rom_pages(m->mem);
     g->bits = try_alloc((g->ram_pages + 63) / 64, sizeof *g->bits);
     if (g->bits == NULL) {
         return err_set(e, -ENOMEM, "no memory for a map of memory");
@@ -321,6 +316,8 @@ int migrate_start(struct migration **out, struct machine *m, const char *address
     g->tls = p->tls != NULL ? xstrdup(p->tls) : NULL;
     g->parameters.tls = g->tls;
     g->start_ns = migrate_now_ns();
+    g->ram_pages = gmem_ram_size(m->mem) >> GMEM_PAGE_BITS;
+    g->rom_pages = gmem_rom_pages(m->mem);
     pthread_mutex_init(&g->lock, NULL);
     pthread_cond_init(&g->changed, NULL);
     throttle_init(&g->throttle, m);

@@ -200,6 +200,9 @@ static int prepare(struct save *s, struct machine *m, struct err *e)
 {
     struct snapfile_header *h = &s->image.header;
     const char *path = s->how->path;
+    if (machine_elsewhere(m)) {
+        return err_set(e, -EBUSY, "%s: the VM is not here", path);
+    }
     if (s->how->compress && !pack_built()) {
         return err_set(e, -ENOTSUP, "%s: this build has no zstd to compress with", path);
     }
