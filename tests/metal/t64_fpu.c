@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The system side of x87, SSE and AVX: CR0.EM, TS, MP, NE, CR4.OSFXSR, OSXMMEXCPT, OSXSAVE, XCR0;
- * XSAVE and its kin; and alignment checks at CPL 3. */
+ * The system side of x87, SSE, AVX and AVX-512: CR0.EM, TS, MP, NE, CR4.OSFXSR, OSXMMEXCPT,
+ * OSXSAVE, XCR0; XSAVE and its kin; and alignment checks at CPL 3. */
 #include "rt.h"
 
 #define CODE(name, text)                                                                           \
@@ -36,6 +36,13 @@ CODE(do_fninit, "fninit");
 CODE(load_ymm, "movl $0x3f800000, cw\n vbroadcastss cw, %ymm0\n vmovaps %ymm0, %ymm9");
 CODE(clear_ymm, "vzeroall");
 CODE(store_ymm9, "vmovaps %ymm9, data");
+CODE(do_xsetbv, "mov cw, %eax\n xor %edx, %edx\n xor %ecx, %ecx\n xsetbv");
+CODE(do_evex, "vmovdqu64 %xmm31, data");
+CODE(do_kmov, "kmovw %k1, %eax");
+CODE(load_zmm31, "movl $0x3f800000, cw\n vbroadcastss cw, %zmm31\n vmovaps %zmm31, %zmm9\n"
+                 "mov $0x5aa5, %eax\n kmovw %eax, %k5");
+CODE(clear_zmm, "vpxord %zmm31, %zmm31, %zmm31\n vpxord %zmm9, %zmm9, %zmm9\n kxorw %k5, %k5, %k5");
+CODE(store_zmm31, "vpaddd %zmm9, %zmm31, %zmm31\n vmovdqa64 %zmm31, data\n kmovw %k5, cw");
 extern uint8_t xd[];
 
 static void set_cr0(word clear, word set) { write_cr0((read_cr0() & ~clear) | set); }
@@ -146,6 +153,45 @@ static void avx(void)
     set_cr0(8, 0);
 }
 
+static bool set_xcr0(uint32_t mask)
+{
+    cw = mask;
+    return run(do_xsetbv, 0) == NONE;
+}
+
+/* AVX-512: XCR0's bits go together, and XSAVE has its components where CPUID says. */
+static void avx512(void)
+{
+    uint32_t r[4];
+    cpuid(7, 0, r);
+    if (!(r[1] & 1u << 16)) {
+        skip("AVX-512");
+        return;
+    }
+    ok(set_xcr0(7) && !set_xcr0(0x27) && !set_xcr0(0xe3), "XCR0 has all of AVX-512 or nothing");
+    ok_trap(run(do_evex, 0), 6, 0, "EVEX without XCR0");
+    ok_trap(run(do_kmov, 0), 6, 0, "opmask instructions without XCR0");
+    ok(set_xcr0(0xe7), "XCR0 with AVX-512");
+    ok_trap(run(do_evex, 0), NONE, 0, "EVEX");
+    run(load_zmm31, 0);
+    memset(area, 0, sizeof area);
+    run(do_xsave, 0);
+    for (uint32_t i = 5; i < 8; i++) {
+        static const uint32_t at[] = { 5 * 8, 9 * 32, 15 * 64 }, want[] = { 0x5aa5, 0x3f800000,
+                                                                            0x3f800000 };
+        cpuid(0xd, i, r);
+        ok_eq(*(uint32_t *)(area + r[1] + at[i - 5]), want[i - 5], "a component where CPUID says");
+    }
+    run(clear_zmm, 0);
+    run(do_xrstor, 0);
+    run(store_zmm31, 0);
+    ok_eq(data[7], 0x7f0000007f000000, "ZMM9 and ZMM31 through XSAVE and XRSTOR");
+    ok_eq(cw & 0xffff, 0x5aa5, "K5 through XSAVE and XRSTOR");
+    set_cr0(0, 8);
+    ok_trap(run(do_evex, 0), 7, 0, "EVEX with TS");
+    set_cr0(8, 0);
+}
+
 /* mov 1(%rbx), %eax; int 0x80 */
 static const uint8_t u_mov[] = { 0x8b, 0x43, 0x01, 0xcd, 0x80 };
 static const uint8_t u_movb[] = { 0x8a, 0x43, 0x01, 0xcd, 0x80 };
@@ -191,6 +237,7 @@ int test_main(void)
 {
     control();
     avx();
+    avx512();
     alignment();
     return 0;
 }

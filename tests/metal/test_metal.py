@@ -19,7 +19,8 @@ OUT = os.path.join(BUILD, "metal")
 SECONDS = 120
 EXPECTED_STATUS = {"t32_triple": 2}
 PROCESSORS = {"t64_smp": [1, 2, 4]}
-MODELS = {"t64_absent": ["x86-64-v1", "x86-64-v2", "x86-64-v3", "host"]}
+MODELS = {"t64_absent": ["x86-64-v1", "x86-64-v2", "x86-64-v3", "host"],
+          "t64_fpu": ["", "host"]}
 
 
 def hardware():
