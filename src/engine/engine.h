@@ -107,6 +107,9 @@ struct engine_class {
     /* [any] Code in [gpa, gpa+len) changed or its mapping did: forget it on all vCPUs before
      * returning (they may finish the instruction in flight). */
     void (*invalidate)(struct engine *en, gpa_t gpa, uint64_t len);
+    /* Optional, for an engine whose guests read the processor's own counter. While no vCPU runs: it
+     * is to count at this rate. -ENOTSUP and the reason when the processor cannot do that. */
+    int (*set_tsc_khz)(struct engine *en, uint32_t khz, struct err *e);
     /* Optional, for an engine whose guest code does not look at gmem's page flags. While no vCPU
      * runs: mark (gmem_mark_written) what it wrote since the last call, and keep book from now on;
      * off: no more. The first call marks nothing. */

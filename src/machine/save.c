@@ -228,6 +228,12 @@ int machine_load_state(struct machine *m, struct state_in *in, struct err *e)
     if (r < 0) {
         return r;
     }
+    if (m->engine_class->set_tsc_khz != NULL) {
+        r = m->engine_class->set_tsc_khz(m->engine, s.tsc_khz, e);
+        if (r < 0) {
+            return r;
+        }
+    }
     clock_set_now(m->clock, s.clock_ns);
     machine_time_set_tsc(&m->time, s.tsc);
     machine_time_set_rate(&m->time, s.tsc_khz);

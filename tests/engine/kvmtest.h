@@ -9,6 +9,7 @@
 
 #include "support/test.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -211,6 +211,50 @@ static void rom_is_read_only(void **state)
     assert_int_equal(vm->mmio_count, 1);
 }
 
+CODE(stores, "mov $0x40000, %ebx\n mov %ebx, (%rbx)\n mov %ebx, 0x3000(%rbx)\n hlt");
+
+/* The kernel's log of written pages comes to gmem's flags, what devices write beside it. */
+static void written_pages(void **state)
+{
+    NEED_GUESTS(state);
+    (void)c;
+    begin(vm, 64);
+    LOAD(vm, VM_CODE, stores);
+    for (unsigned round = 0; round < 2; round++) {
+        begin(vm, 64);
+        vm->cls->log_writes(vm->engine, true);
+        gmem_track(vm->mem, GMEM_PAGE_CLEAN_MIGRATE, 0, VM_RAM, true);
+        assert_int_equal(go(vm, 0), ENGINE_EXIT_HALT);
+        assert_int_equal(gmem_write(vm->mem, 0x45000, "x", 1), 0);
+        vm->cls->log_writes(vm->engine, true);
+        for (unsigned page = 0x40; page < 0x48; page++) {
+            bool written = page == 0x40 || page == 0x43 || page == 0x45;
+            assert_int_equal(gmem_harvest(vm->mem, GMEM_PAGE_CLEAN_MIGRATE, page), written);
+        }
+    }
+    vm->cls->log_writes(vm->engine, false);
+    begin(vm, 64);
+    assert_int_equal(go(vm, 0), ENGINE_EXIT_HALT);
+}
+
+CODE(delays, "mov $1, %al\n out %al, $0x80\n mov $2, %al\n out %al, $0x80\n out %al, $0x21\n hlt");
+
+/* Some that the kernel puts aside are made before what comes behind them. */
+static void collected_ports(void **state)
+{
+    NEED_GUESTS(state);
+    begin(vm, 64);
+    LOAD(vm, VM_CODE, delays);
+    assert_int_equal(go(vm, 0), ENGINE_EXIT_HALT);
+    assert_int_equal(seen.io_count, 3);
+    assert_int_equal(seen.io[0].port, 0x80);
+    assert_int_equal(seen.io[0].value, 1);
+    assert_int_equal(seen.io[1].value, 2);
+    assert_int_equal(seen.io[2].port, 0x21);
+    assert_int_equal(((struct kvm_vcpu *)c->engine)->stats.exits[KVM_EXIT_IO],
+                     ((struct kvm *)vm->engine)->caps.coalesced_ports ? 1 : 3);
+}
+
 /* -- Kicks ------------------------------------------------------------------------------------- */
 
 CODE(forever, "1: jmp 1b");
@@ -266,6 +310,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(startup, guest_up, guest_down),
         cmocka_unit_test_setup_teardown(a20, guest_up, guest_down),
         cmocka_unit_test_setup_teardown(rom_is_read_only, guest_up, guest_down),
+        cmocka_unit_test_setup_teardown(written_pages, guest_up, guest_down),
+        cmocka_unit_test_setup_teardown(collected_ports, guest_up, guest_down),
         cmocka_unit_test_setup_teardown(a_kick_ends_a_loop, guest_up, guest_down),
         cmocka_unit_test_setup_teardown(a_kick_leaves_nothing_unfinished, guest_up, guest_down),
     };

@@ -157,12 +157,34 @@ static void events_are_settled(void **state)
     vm_mode(vm, 0, 64);
 }
 
+/* A guest that was promised another rate gets it, or is refused with both rates named. */
+static void rate_of_the_counter(void **state)
+{
+    NEED_GUESTS(state);
+    struct kvm *kvm = ((struct kvm_vcpu *)c->engine)->kvm;
+    struct err e = { "" };
+    uint32_t host = kvm->host_tsc_khz;
+    assert_true(host > 100000);
+    assert_int_equal(kvm_set_tsc_khz(vm->engine, host, &e), 0);
+    assert_int_equal(kvm_set_tsc_khz(vm->engine, host + host / 10000, &e), 0);
+    assert_false(kvm->tsc_scaled);
+    int r = kvm_set_tsc_khz(vm->engine, host / 2, &e);
+    if (r == 0) {
+        assert_true(kvm->tsc_scaled);
+        assert_int_equal(kvm_set_tsc_khz(vm->engine, host, &e), 0);
+    } else {
+        assert_int_equal(r, -ENOTSUP);
+        assert_non_null(strstr(e.msg, "cannot scale"));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vectors_round_trip),
         cmocka_unit_test_setup_teardown(state_round_trip, guest_up, guest_down),
         cmocka_unit_test_setup_teardown(events_are_settled, guest_up, guest_down),
+        cmocka_unit_test_setup_teardown(rate_of_the_counter, guest_up, guest_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -32,9 +32,9 @@ static time_t second_now(void)
     return ts.tv_sec;
 }
 
-/* b takes up all of a, and what it saves is the same. The RTC shows the host's wall clock, which does
- * not stand still with the machine: what is saved twice must be saved in the same second to be the
- * same bytes, which memory is too big for on a busy host. */
+/* b takes up all of a, and what it saves is the same. The RTC shows the host's wall clock, which
+ * does not stand still with the machine: what is saved twice must be saved in the same second to be
+ * the same bytes, which memory is too big for on a busy host. */
 static void save_and_copy(struct vmtest *a, struct vmtest *b)
 {
     char error[SOSIA_ERROR_BYTES] = "";

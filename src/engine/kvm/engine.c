@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "cpu/model.h"
 #include "engine/kvm/kvm.h"
 
 /* Intel processors without unrestricted guests need four pages where no guest looks; they lie below
@@ -78,6 +79,8 @@ static int create_vcpu(struct kvm_vcpu *v, struct err *e)
     v->run = run;
     struct kvm_device_attr attr = { .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET };
     kvm->caps.tsc_offset = ioctl(v->fd, KVM_HAS_DEVICE_ATTR, &attr) == 0;
+    int khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+    kvm->host_tsc_khz = khz > 0 ? (uint32_t)khz : v->cpu->model->tsc_khz;
     return kvm_set_cpuid(v, e);
 }
 
@@ -153,6 +156,7 @@ const struct engine_class kvm_engine = {
     .sync = sync_state,
     .invalidate = invalidate,
     .log_writes = log_writes,
+    .set_tsc_khz = kvm_set_tsc_khz,
     .chips = kvm_engine_chips,
     .stats = kvm_engine_stats,
 };

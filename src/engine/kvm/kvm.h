@@ -43,7 +43,8 @@ struct kvm_caps {
     bool tsc_offset; /* KVM_VCPU_TSC_OFFSET: exact, and the same on every processor */
     size_t run_bytes;
     size_t xsave_bytes; /* of KVM_GET_XSAVE2; 0: only KVM_GET_XSAVE */
-    unsigned coalesced_page;
+    unsigned coalesced_page; /* of kvm_run; 0: none */
+    bool coalesced_ports;
 };
 
 struct kvm_stats {
@@ -87,6 +88,8 @@ struct kvm {
     struct kvm_vcpu *vcpus;
     uint32_t msrs[KVM_MSRS]; /* those that the kernel holds (msr.c) */
     unsigned msr_count;
+    uint32_t host_tsc_khz;
+    bool tsc_scaled;             /* the guest's counter is faster or slower than the host's */
     enum engine_irqchip irqchip; /* NONE, SPLIT or FULL */
     bool chips_given;            /* they work; else the machine's do. Machine lock, no vCPU runs */
     pthread_mutex_t slots_lock; /* guards the five below */
@@ -125,6 +128,8 @@ MUST_CHECK int kvm_msr_pull(struct kvm_vcpu *v);
 MUST_CHECK int kvm_msr_push(struct kvm_vcpu *v);
 /* The time-stamp counter's offset, if it is another now. */
 MUST_CHECK int kvm_tsc_push(struct kvm_vcpu *v);
+/* The verb: see engine.h. */
+MUST_CHECK int kvm_set_tsc_khz(struct engine *en, uint32_t khz, struct err *e);
 /* The guest's RDMSR or WRMSR came to us. */
 void kvm_msr_exit(struct kvm_vcpu *v, bool write);
 

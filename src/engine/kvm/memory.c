@@ -2,7 +2,7 @@
  *
  * Guest memory as the kernel sees it: memory slots (KVM_SET_USER_MEMORY_REGION), written pages
  * (KVM_GET_DIRTY_LOG), and stores to the frame buffer of planar VGA modes that the kernel collects
- * (KVM_REGISTER_COALESCED_MMIO).
+ * (KVM_REGISTER_COALESCED_MMIO, KVM_CAP_COALESCED_PIO).
  *
  * The first processor that enters after a change of the map brings the slots up to date. Others may
  * run until then, as they may under the other engines. A slot cannot be changed, only deleted and
@@ -26,6 +26,7 @@
 #define A20 0x100000u
 #define VGA_WINDOW 0xa0000u
 #define VGA_WINDOW_BYTES 0x20000u
+#define POST_PORT 0x80u
 
 /* -- The list of slots that there should be ---------------------------------------------------- */
 
@@ -255,22 +256,35 @@ void kvm_memory_drain(struct kvm_vcpu *v)
         const struct kvm_coalesced_mmio m = ring->coalesced_mmio[first];
         uint64_t value = 0;
         memcpy(&value, m.data, m.len <= 8 ? m.len : 8);
-        w->mmio_write(w->ctx, v->cpu, m.phys_addr, m.len <= 8 ? m.len : 8, value);
+        if (m.pio) {
+            w->port_out(w->ctx, v->cpu, (uint16_t)m.phys_addr, m.len, (uint32_t)value);
+        } else {
+            w->mmio_write(w->ctx, v->cpu, m.phys_addr, m.len <= 8 ? m.len : 8, value);
+        }
         first = (first + 1) % max;
         __atomic_store_n(&ring->first, first, __ATOMIC_RELEASE);
     }
     pthread_mutex_unlock(&kvm->coalesced_lock);
 }
 
-/* Only stores to the frame buffer: they have no effect but there, in the order in which they were
- * made, and every exit looks for them first. */
-void kvm_memory_coalesce(struct kvm *kvm)
+static void coalesce(struct kvm *kvm, uint64_t addr, uint32_t size, bool port)
 {
-    struct kvm_coalesced_mmio_zone zone = { .addr = VGA_WINDOW, .size = VGA_WINDOW_BYTES };
-    if (kvm->caps.coalesced_page != 0 &&
-        ioctl(kvm->vm_fd, KVM_REGISTER_COALESCED_MMIO, &zone) == 0) {
+    const struct kvm_coalesced_mmio_zone zone = { .addr = addr, .size = size, .pio = port };
+    if (ioctl(kvm->vm_fd, KVM_REGISTER_COALESCED_MMIO, &zone) == 0) {
         kvm->coalesced = (struct kvm_coalesced_mmio_ring *)((uint8_t *)kvm->vcpus[0].run +
                                                             kvm->caps.coalesced_page *
                                                                 GMEM_PAGE_SIZE);
+    }
+}
+
+/* Stores to the frame buffer, and to the port that systems write to for its delay alone: they have
+ * no effect but there, in the order in which they were made, and every exit looks for them first. */
+void kvm_memory_coalesce(struct kvm *kvm)
+{
+    if (kvm->caps.coalesced_page != 0) {
+        coalesce(kvm, VGA_WINDOW, VGA_WINDOW_BYTES, false);
+        if (kvm->caps.coalesced_ports) {
+            coalesce(kvm, POST_PORT, 1, true);
+        }
     }
 }

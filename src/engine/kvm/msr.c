@@ -169,8 +169,37 @@ int kvm_msr_pull(struct kvm_vcpu *v)
     return 0;
 }
 
-/* Before kernels had KVM_VCPU_TSC_OFFSET (5.16) the counter itself was written, and they guessed
- * whether processors were to agree. */
+/* Two measurements of one host differ by less, and guests tolerate more. */
+#define SAME_RATE_PPM 300u
+
+int kvm_set_tsc_khz(struct engine *en, uint32_t khz, struct err *e)
+{
+    struct kvm *kvm = (struct kvm *)en;
+    uint64_t host = kvm->host_tsc_khz;
+    uint64_t differ = khz > host ? khz - host : host - khz;
+    bool same = differ * 1000000 <= host * SAME_RATE_PPM;
+    if (same && !kvm->tsc_scaled) {
+        return 0;
+    }
+    if (ioctl(kvm->dev_fd, KVM_CHECK_EXTENSION, (unsigned long)KVM_CAP_TSC_CONTROL) <= 0) {
+        return err_set(e, -ENOTSUP,
+                       "the guest was promised a time stamp counter of %u kHz, this host's has %llu "
+                       "kHz, and its processor cannot scale it: take engine bt or interp",
+                       khz, (unsigned long long)host);
+    }
+    for (unsigned i = 0; i < kvm->config.cpu_count; i++) {
+        if (ioctl(kvm->vcpus[i].fd, KVM_SET_TSC_KHZ, (unsigned long)khz) < 0) {
+            return err_set(e, -errno, "a time stamp counter of %u kHz: %s", khz, strerror(errno));
+        }
+        kvm->vcpus[i].tsc_known = false;
+    }
+    kvm->tsc_scaled = true;
+    return 0;
+}
+
+/* A scaled counter has no offset that we could know exactly. Then, and before kernels had
+ * KVM_VCPU_TSC_OFFSET (5.16), the counter itself is written, and the kernel guesses whether
+ * processors are to agree. */
 int kvm_tsc_push(struct kvm_vcpu *v)
 {
     const struct cpu *cpu = v->cpu;
@@ -184,9 +213,10 @@ int kvm_tsc_push(struct kvm_vcpu *v)
         .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset
     };
     union kvm_msr_room m = { .nmsrs = 1, .entry[0].index = MSR_TSC };
-    m.entry[0].data = __rdtsc() + offset;
-    bool done = v->kvm->caps.tsc_offset ? ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr) == 0
-                                        : ioctl(v->fd, KVM_SET_MSRS, &m) == 1;
+    m.entry[0].data = v->kvm->tsc_scaled ? w->tsc(w->ctx) + cpu->tsc_offset : __rdtsc() + offset;
+    bool by_offset = v->kvm->caps.tsc_offset && !v->kvm->tsc_scaled;
+    bool done = by_offset ? ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr) == 0
+                          : ioctl(v->fd, KVM_SET_MSRS, &m) == 1;
     if (!done) {
         log_err("kvm: cpu %u: the time stamp counter cannot be set: %s", cpu->index,
                 strerror(errno));

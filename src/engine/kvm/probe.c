@@ -96,6 +96,8 @@ static int check(int fd, struct kvm_caps *caps, struct err *e)
     if (xsave > (int)KVM_XSAVE_BYTES) {
         return err_set(e, -ENOTSUP, "/dev/kvm: vector state of %d bytes", xsave);
     }
+    caps->coalesced_ports =
+        ioctl(fd, KVM_CHECK_EXTENSION, (unsigned long)KVM_CAP_COALESCED_PIO) > 0;
     caps->run_bytes = (size_t)run_bytes;
     caps->xsave_bytes = xsave > 0 ? (size_t)xsave : 0;
     caps->coalesced_page = page > 0 ? (unsigned)page : 0;
