@@ -183,8 +183,8 @@ int kvm_set_tsc_khz(struct engine *en, uint32_t khz, struct err *e)
     }
     if (ioctl(kvm->dev_fd, KVM_CHECK_EXTENSION, (unsigned long)KVM_CAP_TSC_CONTROL) <= 0) {
         return err_set(e, -ENOTSUP,
-                       "the guest was promised a time stamp counter of %u kHz, this host's has %llu "
-                       "kHz, and its processor cannot scale it: take engine bt or interp",
+                       "the guest was promised a time stamp counter of %u kHz, this host's has "
+                       "%llu kHz, and its processor cannot scale it: take engine bt or interp",
                        khz, (unsigned long long)host);
     }
     for (unsigned i = 0; i < kvm->config.cpu_count; i++) {
@@ -213,7 +213,8 @@ int kvm_tsc_push(struct kvm_vcpu *v)
         .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset
     };
     union kvm_msr_room m = { .nmsrs = 1, .entry[0].index = MSR_TSC };
-    m.entry[0].data = v->kvm->tsc_scaled ? w->tsc(w->ctx) + cpu->tsc_offset : __rdtsc() + offset;
+    m.entry[0].data =
+        v->kvm->tsc_scaled ? w->tsc(w->ctx) + cpu->tsc_offset : __rdtsc() + offset;
     bool by_offset = v->kvm->caps.tsc_offset && !v->kvm->tsc_scaled;
     bool done = by_offset ? ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr) == 0
                           : ioctl(v->fd, KVM_SET_MSRS, &m) == 1;
