@@ -78,6 +78,13 @@ static struct virtio_scsi *scsi_of(struct virtio *v)
     return container_of(v, struct virtio_scsi, v);
 }
 
+static void request_free(struct request *r)
+{
+    free(r->c.data);
+    free(r->c.iov);
+    free(r);
+}
+
 /* -- Ends -------------------------------------------------------------------------------------- */
 static void respond(struct request *r, enum response response)
 {
@@ -96,7 +103,9 @@ static void respond(struct request *r, enum response response)
     memcpy(answer + RESP_SENSE, c->sense, sense_len);
     uint32_t head = RESP_SENSE + r->sense_size;
     int e = virtq_write_segs(q, r->seg, r->segs, 0, answer, head);
-    if (e == 0 && c->in_len != 0) {
+    if (c->io.op == BLOCK_OP_READ && c->io.iov != NULL) { /* failed ones, too */
+        gmem_mark_views(q->mem, c->iov, c->iov_count);
+    } else if (e == 0 && c->in_len != 0) {
         e = virtq_write_segs(q, r->seg, r->segs, head, c->data, c->in_len);
     }
     if (e < 0) {
@@ -106,8 +115,7 @@ static void respond(struct request *r, enum response response)
         virtio_push_all(&d->v, r->queue, &r->used, 1);
         virtio_interrupt(&d->v, r->queue);
     }
-    free(r->c.data);
-    free(r);
+    request_free(r);
 }
 
 static void command_done(struct scsi_command *c)
@@ -131,6 +139,34 @@ static int target_of(const struct virtio_scsi *d, const uint8_t *lun)
 
 static unsigned unit_number(const uint8_t *lun) { return load_be16(lun + 2) & 0x3fff; }
 
+/* A view of the blocks that the command moves, or a copy of what it looks at and room for its
+ * answer. */
+static int get_data(struct request *r, const struct virtq_chain *ch, uint32_t head_len,
+                    uint32_t answer_len)
+{
+    const struct virtq *q = &r->d->v.queue[r->queue];
+    struct scsi_command *c = &r->c;
+    enum scsi_motion motion = scsi_motion(c->cdb);
+    if (motion != SCSI_MOVES_NOTHING) {
+        bool reads = motion == SCSI_READS;
+        struct gmem_views v = { .max = reads ? ch->ins : ch->outs };
+        r->cost = sizeof *r + v.max * sizeof *v.iov;
+        c->iov = v.iov = malloc(v.max * sizeof *v.iov);
+        int e = v.iov == NULL ? -ENOMEM
+                : reads       ? virtq_view(q, ch, GMEM_FROM_FILE, answer_len, r->in_data, &v)
+                              : virtq_view(q, ch, GMEM_TO_FILE, head_len, r->out_data, &v);
+        c->iov_count = v.count;
+        return e;
+    }
+    uint32_t len = r->out_data > r->in_data ? r->out_data : r->in_data;
+    r->cost = sizeof *r + len;
+    c->data = len != 0 ? malloc(len) : NULL;
+    if (len != 0 && c->data == NULL) {
+        return -ENOMEM;
+    }
+    return r->out_data != 0 ? virtq_read(q, ch, head_len, c->data, r->out_data) : 0;
+}
+
 /* False: the device is broken. */
 static bool take_request(struct virtio_scsi *d, unsigned n)
 {
@@ -146,13 +182,8 @@ static bool take_request(struct virtio_scsi *d, unsigned n)
     }
     uint32_t out = ch->out_len - head_len;
     uint32_t in = ch->in_len - answer_len;
-    bool too_long = out > SCSI_DATA_MAX || in > SCSI_DATA_MAX;
-    uint32_t data = too_long ? 0 : out > in ? out : in;
     struct request *r = malloc(sizeof *r + ch->ins * sizeof *r->seg);
-    uint8_t *buf = data != 0 ? malloc(data) : NULL;
-    if (r == NULL || (data != 0 && buf == NULL)) {
-        free(r);
-        free(buf);
+    if (r == NULL) {
         virtio_break(v, "no memory for a command");
         return false;
     }
@@ -161,23 +192,23 @@ static bool take_request(struct virtio_scsi *d, unsigned n)
     memcpy(r->seg, ch->seg + ch->outs, ch->ins * sizeof *r->seg);
     r->in_data = in;
     r->out_data = out;
-    r->c.data = buf;
     r->c.out_len = out;
     r->c.in_room = in;
     r->c.done = command_done;
     memcpy(r->c.cdb, head + REQ_CDB, d->cdb_size < SCSI_CDB_MAX ? d->cdb_size : SCSI_CDB_MAX);
     int target = target_of(d, head);
+    bool too_long = out > SCSI_DATA_MAX || in > SCSI_DATA_MAX;
     if (target < 0 || too_long) {
         respond(r, target < 0 ? RESPONSE_BAD_TARGET : RESPONSE_OVERRUN);
         return true;
     }
-    if (out != 0 && virtq_read(&v->queue[n], ch, head_len, buf, out) < 0) {
-        virtio_break(v, "a command's data is outside of memory");
-        free(buf);
-        free(r);
+    int e = get_data(r, ch, head_len, answer_len);
+    if (e < 0) {
+        virtio_break(v, e == -ENOMEM ? "no memory for a command"
+                                     : "a command's data is outside of memory");
+        request_free(r);
         return false;
     }
-    r->cost = sizeof *r + data;
     d->bytes += r->cost;
     r->c.unit = &d->unit[target];
     if (unit_number(head + 0) != 0) {

@@ -29,6 +29,36 @@ static void io_done(struct block_request *r)
 
 static void unmap_done(struct block_request *r);
 
+enum scsi_motion scsi_motion(const uint8_t *cdb)
+{
+    switch (cdb[0]) {
+    case OP_READ_6:
+    case OP_READ_10:
+    case OP_READ_12:
+    case OP_READ_16:
+        return SCSI_READS;
+    case OP_WRITE_6:
+    case OP_WRITE_10:
+    case OP_WRITE_12:
+    case OP_WRITE_16:
+    case OP_WRITE_VERIFY_10:
+        return SCSI_WRITES;
+    default:
+        return SCSI_MOVES_NOTHING;
+    }
+}
+
+/* The initiator may have room for more than it asks for. */
+static unsigned cut(struct iovec *iov, uint64_t len)
+{
+    unsigned n = 0;
+    for (; len > iov[n].iov_len; n++) {
+        len -= iov[n].iov_len;
+    }
+    iov[n].iov_len = len;
+    return n + 1;
+}
+
 void scsi_submit(struct scsi_command *c, enum block_op op, uint64_t lba, uint64_t blocks)
 {
     c->io = (struct block_request){ .op = op,
@@ -37,6 +67,10 @@ void scsi_submit(struct scsi_command *c, enum block_op op, uint64_t lba, uint64_
                                     .buf = c->data,
                                     .may_unmap = op == BLOCK_OP_ZERO && (c->cdb[1] & 8),
                                     .done = op == BLOCK_OP_DISCARD ? unmap_done : io_done };
+    if (c->iov != NULL && (op == BLOCK_OP_READ || op == BLOCK_OP_WRITE)) {
+        c->io.iov = c->iov;
+        c->io.iov_count = c->iov_count = cut(c->iov, c->io.len);
+    }
     c->io.fua = (op == BLOCK_OP_WRITE || op == BLOCK_OP_ZERO) && (c->fua || !c->unit->write_cache);
     if (block_try(c->unit->disk, &c->io)) {
         io_done(&c->io);

@@ -32,7 +32,11 @@ struct scsi_unit {
 struct scsi_command {
     struct scsi_unit *unit;
     uint8_t cdb[SCSI_CDB_MAX];
-    uint8_t *data;    /* owned by the transport: from the initiator, or for it */
+    /* Both the transport's. What a read or write of blocks moves lies in the initiator's memory, if
+     * the transport can show that; all else in data: from the initiator, or for it. */
+    struct iovec *iov; /* NULL: there, too */
+    unsigned iov_count;
+    uint8_t *data;
     uint32_t out_len; /* bytes that it sent */
     uint32_t in_room; /* bytes that it takes; data has room for the larger of both */
     uint32_t in_len;  /* bytes that there are for it */
@@ -49,6 +53,9 @@ void scsi_unit_init(struct scsi_unit *u, struct block_queue *disk, bool cdrom, b
                     const char *serial);
 /* Power on, bus reset, or a task management function. */
 void scsi_unit_reset(struct scsi_unit *u);
+/* Is it a read or a write of blocks, which may have a vector? */
+enum scsi_motion { SCSI_MOVES_NOTHING, SCSI_READS, SCSI_WRITES };
+enum scsi_motion scsi_motion(const uint8_t *cdb);
 /* Calls done, now or later. */
 void scsi_execute(struct scsi_command *c);
 /* With status and sense for a command that reaches no unit. */
