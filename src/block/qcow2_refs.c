@@ -376,7 +376,7 @@ static int apply_freed(struct qcow2 *q)
 }
 
 /* Whoever is killed between counting clusters and pointing to them, or between no more pointing and
- * no more counting, leaves leaks: the dirty bit is there meanwhile, so that the next to write counts
+ * no more counting, leaves leaks: the dirty bit is there meanwhile, and the next to write counts
  * again. It is on the medium before the tables are, as these begin with a sync. */
 static int flush_marked(struct qcow2 *q)
 {
