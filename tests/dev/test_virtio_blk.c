@@ -237,8 +237,7 @@ static void test_scattered(void **state)
         assert_int_equal(status_of(t), 0);
         for (unsigned i = 0; i < PIECES + 4; i++) {
             uint64_t page = gmem_ram_page(t->mem, BUFFER + i * 4096);
-            assert_int_equal(gmem_harvest(t->mem, GMEM_PAGE_CLEAN_MIGRATE, page),
-                             in && i < PIECES);
+            assert_int_equal(gmem_harvest(t->mem, GMEM_PAGE_CLEAN_MIGRATE, page), in && i < PIECES);
         }
     }
     for (unsigned i = 0; i < PIECES; i++) {
@@ -490,11 +489,11 @@ static void test_scsi_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_split),      TEST(test_packed),    TEST(test_ranges),
-        TEST(test_long),       TEST(test_config),    TEST(test_save_in_flight),
-        TEST(test_scattered),
-        TEST(test_hostile),    SCSI(test_scsi_disk), SCSI(test_scsi_errors),
-        SCSI(test_scsi_unmap), SCSI(test_scsi_cd),   SCSI(test_scsi_random),
+        TEST(test_split),       TEST(test_packed),     TEST(test_ranges),
+        TEST(test_long),        TEST(test_config),     TEST(test_save_in_flight),
+        TEST(test_scattered),   TEST(test_hostile),    SCSI(test_scsi_disk),
+        SCSI(test_scsi_errors), SCSI(test_scsi_unmap), SCSI(test_scsi_cd),
+        SCSI(test_scsi_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
