@@ -41,7 +41,8 @@ def main():
         there = c.refused("input-send-event", events=[{"type": "abs", "data": {"axis": "x", "value": 1}}])
         tap.ok("tablet" in there[1], "without a driver there is no place to be", there)
         t.expect(r"# ", 240)
-        t.send(f"cat {DEVICES}; od -v -A n -t x4 -w24 /dev/input/$({TABLET}) & sleep 2; echo lis''tens\r")
+        t.send(f"cat {DEVICES}; od -v -A n -t x4 -w24 /dev/input/$({TABLET}) &\r")
+        t.send("until ls -l /proc/$!/fd | grep -q event; do sleep 0.1; done; echo lis''tens\r")
         tap.ok(bool(t.expect("sosia virtio tablet", 60)), "Linux finds the tablet", t.all[-800:])
         t.expect("listens", 60)
         c("input-send-event", events=[{"type": "abs", "data": {"axis": "x", "value": 0x1234}},
