@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* A hostile source: bytes as messages, their checksums made right, to a target with a small machine.
- * The first byte says whether sizes are made to fit, so that memory and state are reached. */
+/* A hostile source: bytes as messages, their checksums made right, to a target with a small
+ * machine. The first byte says whether sizes are made to fit, so that memory and state are reached.
+ */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
