@@ -27,7 +27,7 @@ void machine_vtime_start(struct machine *m);
 
 /* Is it this one's turn? [any] */
 bool machine_vtime_turn(const struct machine *m, const struct vcpu *v);
-/* Fire timers and set cpu->icount_limit. False: it is not its turn any more, or all are to stand. */
+/* Fire timers and set cpu->icount_limit. False: its turn is over, or all are to stand. */
 bool machine_vtime_begin(struct machine *m, struct vcpu *v);
 /* It is in HLT. wakes: v->wakes before it ran. */
 void machine_vtime_idle(struct machine *m, struct vcpu *v, uint32_t wakes);

@@ -522,8 +522,8 @@ static void segments_in_the_middle(void **state)
     }
 }
 
-/* Code does not run past the end of its segment, nor round it; not after STI either, where the block
- * is left. */
+/* Code does not run past the end of its segment, nor round it; not after STI either, where the
+ * block is left. */
 static void end_of_segment(void **state)
 {
     struct vm *vm = *state;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Guests on interp and on bt in virtual time, side by side: the bare-metal kernels to their end, the
- * beginning of Debian's. long_twins.c has the whole of all of these.
+ * Guests on interp and on bt in virtual time, side by side: the bare-metal kernels to their end or
+ * a few million instructions, and the beginning of Debian's, which long_twins.c has whole.
  */
 #include "support/twins.h"
 

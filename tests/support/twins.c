@@ -133,7 +133,8 @@ static void tell_state(struct pair *p)
             break;
         }
         if (strcmp(line[0], line[1]) != 0) {
-            fprintf(stderr, "  %s: %.100s\n  %s: %.100s\n", engines[0], line[0], engines[1], line[1]);
+            fprintf(stderr, "  %s: %.100s\n  %s: %.100s\n", engines[0], line[0], engines[1],
+                    line[1]);
             told++;
         }
     }
