@@ -116,21 +116,34 @@ static void put_translations(struct machine *m, int fd)
     }
 }
 
-/* Nothing but what is to be written, and the pipe, is left open: the guest's connections must not
- * live on because we do. */
+static int by_number(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
+
+/* Nothing but what is to be written, the pipe and the parents is left open: the guest's connections
+ * and the locks of its disks must not live on because we do. */
+static void close_others(const struct save *s, int to_parent)
+{
+    int keep[2 + SNAPFILE_CHAIN_MAX] = { s->image.fd, to_parent };
+    unsigned count = 2, from = 3;
+    for (unsigned i = 0; s->image.parent != NULL && i < s->image.parent->count; i++) {
+        keep[count++] = s->image.parent->layer[i].fd;
+    }
+    qsort(keep, count, sizeof *keep, by_number);
+    for (unsigned i = 0; i < count; i++) {
+        if ((unsigned)keep[i] > from) {
+            close_range(from, (unsigned)keep[i] - 1, 0);
+        }
+        from = (unsigned)keep[i] + 1;
+    }
+    close_range(from, ~0u, 0);
+}
+
 static _Noreturn void be_the_child(struct save *s, int to_parent, pid_t parent)
 {
-    int low = s->image.fd < to_parent ? s->image.fd : to_parent;
-    int high = s->image.fd < to_parent ? to_parent : s->image.fd;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) {
         _exit(1);
     }
-    if (s->image.parent == NULL) { /* whose files are read */
-        close_range(3, (unsigned)low - 1, 0);
-        close_range((unsigned)low + 1, (unsigned)high - 1, 0);
-        close_range((unsigned)high + 1, ~0u, 0);
-    }
+    close_others(s, to_parent);
     (void)!nice(CHILD_NICE);
     struct answer a = { .error = image_write(&s->image, NULL) };
     a.stored = s->image.header.stored;

@@ -7,6 +7,7 @@
 #include "support/faults.h"
 
 #include <dirent.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "base/alloc.h"
@@ -233,6 +234,7 @@ static bool dies(enum fault kind, unsigned ops, unsigned n, int (*act)(char *err
     char error[SOSIA_ERROR_BYTES] = "";
     int status;
     fflush(NULL);
+    prctl(PR_SET_CHILD_SUBREAPER, 1); /* of its writer, too, which dies a moment later */
     pid_t pid = fork();
     if (pid == 0) {
         make_scene();
@@ -241,6 +243,8 @@ static bool dies(enum fault kind, unsigned ops, unsigned n, int (*act)(char *err
         _exit(r == 0 && faults_disarm() < n ? 0 : 1);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
+    while (waitpid(-1, NULL, 0) > 0) {
+    }
     if (WIFEXITED(status)) {
         assert_int_equal(WEXITSTATUS(status), 0);
         return false;
