@@ -263,7 +263,7 @@ static void fill_data(struct pair *p)
 
 /* A program that wrote itself into an endless loop is given up. The time is the process' own, as
  * others may be busy. The handler has a stack of its own: translated code has RSP elsewhere. */
-#define PATIENCE_S 2
+#define PATIENCE_US 100000
 static struct pair *running;
 static uint8_t signal_stack[65536];
 
@@ -275,9 +275,9 @@ static void on_alarm(int sig)
     }
 }
 
-static void set_alarm(unsigned seconds)
+static void set_alarm(unsigned us)
 {
-    setitimer(ITIMER_VIRTUAL, &(struct itimerval){ .it_value.tv_sec = seconds }, NULL);
+    setitimer(ITIMER_VIRTUAL, &(struct itimerval){ .it_value.tv_usec = us }, NULL);
 }
 
 static void watch(struct pair *p)
@@ -306,6 +306,7 @@ static const char *run_counted(struct pair *p, enum engine_exit x[2])
         stop += 1 + (test_random(&p->rng) >> 40) % 24;
         for (unsigned i = 0; i < 2; i++) {
             p->vm[i]->cpu[0]->icount_limit = stop;
+            set_alarm(PATIENCE_US); /* anew: vm_run clears what it left */
             x[i] = vm_run(p->vm[i], 0);
         }
         what = compare(p, x[0], x[1]);
@@ -327,7 +328,7 @@ static bool run_program(struct pair *p)
         for (unsigned i = 0; i < 2; i++) {
             load_state(p, i, seed);
             p->vm[i]->cpu[0]->icount = 0;
-            set_alarm(PATIENCE_S);
+            set_alarm(PATIENCE_US);
             x[i] = p->counted ? ENGINE_EXIT_LIMIT : vm_run(p->vm[i], 0);
         }
         if (p->counted)
