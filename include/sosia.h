@@ -259,8 +259,8 @@ int sosia_vm_key(struct sosia_vm *vm, const char *name, bool down);
  * are held: 1 left, 2 right, 4 middle, 8 and 16 those of the thumb. */
 void sosia_vm_pointer(struct sosia_vm *vm, int dx, int dy, int dz, unsigned buttons);
 #define SOSIA_POINTER_MAX 0x7fff
-/* The pointer goes to a place on the screen, whose right and lower edges are SOSIA_POINTER_MAX. False: no
- * driver in the guest listens to a tablet, and nothing happened. */
+/* The pointer goes to a place on the screen, whose right and lower edges are SOSIA_POINTER_MAX.
+ * False: no driver in the guest listens to a tablet, and nothing happened. */
 bool sosia_vm_pointer_at(struct sosia_vm *vm, unsigned x, unsigned y, int dz, unsigned buttons);
 
 /* Can this build do it? */

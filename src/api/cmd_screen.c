@@ -167,7 +167,8 @@ static int input_send_event(struct api_call *c)
             return err_set(&c->e, r, "the guest does not take its keys");
         }
         if (r < 0) {
-            return err_set(&c->e, r, "Parameter 'events': number %zu is no key, btn, rel or abs event",
+            return err_set(&c->e, r,
+                           "Parameter 'events': number %zu is no key, btn, rel or abs event",
                            i + 1);
         }
     }

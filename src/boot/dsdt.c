@@ -255,7 +255,7 @@ static void isa_device(struct aml *a, const struct isa_device *d)
     aml_close(a);
 }
 
-/* 9.9.2: _FDI is what INT 13h function 8 returns of a drive, and the eleven bytes behind INT 1Eh. */
+/* 9.9.2: _FDI is what INT 13h function 8 returns of a drive, and the eleven bytes behind INT 1Eh */
 static void floppy_drive(struct aml *a, unsigned n, uint8_t type)
 {
     static const struct {

@@ -131,8 +131,8 @@ void sem_nop(struct cpu *cpu, const struct insn *in)
     (void)in;
 }
 
-/* Who spins waits for somebody who may want this host CPU: another vCPU, a device's thread. It gives
- * way now and then, as processors leave their guests (PAUSE-loop exiting, SDM 3 26.1.3). */
+/* Who spins waits for somebody who may want this host CPU: another vCPU, a device's thread. It
+ * gives way now and then, as processors leave their guests (PAUSE-loop exiting, SDM 3 26.1.3). */
 #define PAUSES_PER_YIELD 64u
 
 void sem_pause(struct cpu *cpu, const struct insn *in)

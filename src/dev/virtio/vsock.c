@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * virtio-vsock (virtio 1.2, 5.10), stream sockets: the packets. Credit keeps either side from sending
- * more than the other has room for.
+ * virtio-vsock (virtio 1.2, 5.10), stream sockets: the packets. Credit keeps either side from
+ * sending more than the other has room for.
  *
  * UNIMPL: SEQPACKET.
  */

@@ -77,7 +77,7 @@ void vsock_conn_watch(struct vsock_conn *c)
                 (read ? (unsigned)LOOP_READ : 0) | (c->buf_len != 0 ? (unsigned)LOOP_WRITE : 0));
 }
 
-/* -- Bytes to the host -------------------------------------------------------------------------- */
+/* -- Bytes to the host ------------------------------------------------------------------------- */
 void vsock_conn_flush(struct vsock_conn *c)
 {
     while (c->buf_len != 0) {

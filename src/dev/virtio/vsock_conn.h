@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A connection of virtio-vsock, as the host has it: a Unix socket, the bytes from the guest that its
- * reader has not taken, and how much either side may send (virtio 1.2, 5.10.6.3). Thread: machine
- * lock held.
+ * A connection of virtio-vsock, as the host has it: a Unix socket, the bytes from the guest that
+ * its reader has not taken, and how much either side may send (virtio 1.2, 5.10.6.3). Thread:
+ * machine lock held.
  */
 #ifndef SOSIA_DEV_VIRTIO_VSOCK_CONN_H
 #define SOSIA_DEV_VIRTIO_VSOCK_CONN_H

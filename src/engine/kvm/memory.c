@@ -277,8 +277,9 @@ static void coalesce(struct kvm *kvm, uint64_t addr, uint32_t size, bool port)
     }
 }
 
-/* Stores to the frame buffer, and to the port that systems write to for its delay alone: they have
- * no effect but there, in the order in which they were made, and every exit looks for them first. */
+/* Stores to the frame buffer, and to the port that systems write to for its delay alone: they
+ * have no effect but there, in the order in which they were made, and every exit looks for them
+ * first. */
 void kvm_memory_coalesce(struct kvm *kvm)
 {
     if (kvm->caps.coalesced_page != 0) {
