@@ -1,58 +1,11 @@
-/* SPDX-License-Identifier: Apache-2.0
- *
- * Twenty million random blocks of the bt engine against the host CPU, besides thousands of cases
- * per row and random bytes.
- */
+/* SPDX-License-Identifier: Apache-2.0 -- the bt engine against the host CPU, for an hour */
 // LAYERS: engine/bt engine cpu mem state base
-#include "support/test.h"
-
-#include "support/insnrun.h"
-
-static struct insnrun *runner;
-
-static int set_up(void **state)
-{
-    struct err e = { "" };
-    (void)state;
-    runner = insnrun_new(&bt_engine, &e);
-    if (runner == NULL)
-        print_error("%s\n", e.msg);
-    return runner == NULL;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    print_message("%lu cases\n", insnrun_cases(runner));
-    insnrun_free(runner);
-    return 0;
-}
-
-static void every_row(void **state)
-{
-    (void)state;
-    assert_int_equal(insnrun_rows(runner, 1000), 0);
-}
-
-static void random_bytes(void **state)
-{
-    (void)state;
-    assert_int_equal(insnrun_random(runner, 10000000), 0);
-}
-
-static void blocks(void **state)
-{
-    (void)state;
-    assert_int_equal(insnrun_blocks(runner, 20000000), 0);
-}
+#include "support/insnprogram.h"
 
 int main(void)
 {
-    const struct CMUnitTest all[] = {
-        cmocka_unit_test(blocks),
-        cmocka_unit_test(every_row),
-        cmocka_unit_test(random_bytes),
+    static const struct insn_amounts amounts = {
+        .each = 50, .per_row = 1000, .random = 10000000, .blocks = 20000000
     };
-    cmocka_set_message_output(CM_OUTPUT_TAP);
-    return cmocka_run_group_tests(all, set_up, tear_down);
+    return insn_program(&bt_engine, &amounts);
 }
