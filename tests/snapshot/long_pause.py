@@ -21,7 +21,7 @@ ROUNDS = 9
 # 600 MB that stay, whose sum is asked for afterwards, and 100 MB that are always new.
 LOAD = ("head -c 600M /dev/zero | tr '\\0' x >/dev/shm/a; cksum </dev/shm/a >/root/sum; "
         "(while :; do head -c 100M /dev/urandom >/dev/shm/b; done) >/dev/null 2>&1 & true")
-CHECK = "cksum </dev/shm/a | cmp - /root/sum && dmesg | grep -ciE 'lockup|stall|hung task|unstable'"
+CHECK = "cksum </dev/shm/a | cmp - /root/sum && (dmesg | grep -iwE 'lockup|stall|stalls|hung task|unstable'; true)"
 
 
 def pauses():
@@ -68,7 +68,7 @@ def session(tap, vm, ssh):
     firsts, answers = [], []
     for _ in range(3):
         runs, answer, said = restored(ssh)
-        tap.ok(runs and answer and said[1].strip() == "0", "taken up, memory is right, no complaints",
+        tap.ok(runs and answer and said == (0, ""), "taken up, memory is right, no complaints",
                runs, answer, said)
         firsts.append(runs or 0)
         answers.append(answer or 0)

@@ -170,10 +170,15 @@ class Terminal:
         return self.status
 
     def end(self):
+        """Once or more often."""
+        if self.fd < 0:
+            return
         if self.status is None:
             os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            _, status = os.waitpid(self.pid, 0)
+            self.status = 128 + signal.SIGKILL if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         os.close(self.fd)
+        self.fd = -1
 
     def modes(self):
         return termios.tcgetattr(self.fd)
